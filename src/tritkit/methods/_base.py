@@ -1,0 +1,192 @@
+"""What a method is: a frozen dataclass that turns a float weight into a `Ternary` and trains it.
+
+A new method is one file in this folder with a subclass of `Method` (or of `StraightThroughMethod` when
+codes and scales are functions of the latent weight alone). It registers itself by its `name`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from tritkit.errors import UserError
+from tritkit.ternary import Ternary
+
+REGISTRY: dict[str, type[Method]] = {}
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """How float weights become ternary ones, at once (`project`) and in training (`build`).
+
+    Every concrete subclass sets
+        name:    the short name of recipes and the command line, unique;
+        summary: its formulas in one line;
+        paper:   authors, year and link.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            _register(cls)
+
+    @abstractmethod
+    def project(self, weight: Tensor) -> Ternary:
+        """Codes and scales of `weight` [O, ...] before any training. UserError on NaN, infinity or no
+        float.
+        """
+
+    @abstractmethod
+    def build(self, weight: Tensor) -> Ternarizer:
+        """The parametrization that trains `weight`; its parameters and buffers live beside the weight."""
+
+    def params(self) -> dict[str, Any]:
+        """The fields as plain values: `get(method.name, **method.params()) == method`."""
+        return dataclasses.asdict(self)
+
+
+class Ternarizer(nn.Module):
+    """The parametrization that a method puts on one weight: latent weight in, ternary weight out.
+
+    The latent weight stays an ordinary parameter of the layer (`parametrizations.weight.original`); what a
+    method learns besides are parameters of this module.
+    """
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """The weight the layer computes with: +Wp, 0, −Wn in the latent's shape and dtype."""
+        raise NotImplementedError
+
+    def ternary(self, latent: Tensor) -> Ternary:
+        """The codes and scales of now, with `dequantize()` equal to `forward` for a float32 latent."""
+        raise NotImplementedError
+
+    def delta(self, latent: Tensor) -> Tensor:
+        """The threshold Δ of now: code ≠ 0 where |w| > Δ. It broadcasts against the latent."""
+        raise NotImplementedError
+
+    def set_scales_(self, pos: Tensor, neg: Tensor) -> None:
+        """Overwrite learned scales. UserError where the method computes its scales from the latents."""
+        raise UserError(f"{self.method.name} computes its scales from the latent weights; they cannot be set")
+
+    def extra_repr(self) -> str:
+        return repr(self.method)
+
+
+@dataclass(frozen=True)
+class StraightThroughMethod(Method):
+    """A method without parameters of its own: dL/dlatent = dL/dweight, unchanged and unclipped."""
+
+    @abstractmethod
+    def delta(self, weight: Tensor) -> Tensor:
+        """The threshold Δ, in a shape that broadcasts against the weight."""
+
+    @abstractmethod
+    def scale(self, weight: Tensor, codes: Tensor) -> Tensor:
+        """The symmetric scale of these codes, in the weight's dtype and one of the shapes `Ternary`
+        allows.
+        """
+
+    def project(self, weight: Tensor) -> Ternary:
+        check_weight(weight)
+        weight = weight.detach()
+        codes = codes_of(weight, self.delta(weight))
+        return Ternary.of(codes, self.scale(weight, codes).to(torch.float32))
+
+    def build(self, weight: Tensor) -> Ternarizer:
+        check_weight(weight)
+        return _StraightThrough(self)
+
+
+class _StraightThrough(Ternarizer):
+    method: StraightThroughMethod
+
+    def forward(self, latent: Tensor) -> Tensor:
+        with torch.no_grad():
+            codes = codes_of(latent, self.method.delta(latent))
+            weight = codes * self.method.scale(latent, codes)
+        return straight_through(latent, weight)
+
+    def ternary(self, latent: Tensor) -> Ternary:
+        return self.method.project(latent)
+
+    def delta(self, latent: Tensor) -> Tensor:
+        return self.method.delta(latent.detach())
+
+
+def codes_of(weight: Tensor, delta: Tensor) -> Tensor:
+    """int8 codes: +1 where w > Δ, −1 where w < −Δ, else 0. A tie gives 0, so codes(−w) = −codes(w)."""
+    return (weight > delta).to(torch.int8) - (weight < -delta).to(torch.int8)
+
+
+def straight_through(latent: Tensor, weight: Tensor) -> Tensor:
+    """`weight` in the forward pass, the identity from `latent` in the backward pass.
+
+    Not `latent + (weight − latent).detach()`: rounding there makes values that are not exactly ±scale.
+    """
+    return cast(Tensor, _Identity.apply(latent, weight))  # type: ignore[no-untyped-call]
+
+
+class _Identity(torch.autograd.Function):
+    @staticmethod
+    def forward(latent: Tensor, weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+def check_weight(weight: Tensor) -> None:
+    """UserError unless `weight` is a non-empty tensor [O, ...] of finite floating-point numbers."""
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        given = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+        raise UserError(f"only floating-point weights can be made ternary, got {given}")
+    if weight.dim() == 0 or weight.numel() == 0:
+        raise UserError(f"a weight has the shape [O, ...] without empty sides, got {list(weight.shape)}")
+    bad = int((~torch.isfinite(weight.detach())).sum())
+    if bad:
+        raise UserError(
+            f"{bad} of {weight.numel()} weights are NaN or infinite; ternary codes need finite weights"
+        )
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """UserError unless low ≤ value < high."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < high:
+        raise UserError(f"{name} must be in [{low:g}, {high:g}), got {value!r}")
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """UserError unless value is one of `allowed`."""
+    if value not in allowed:
+        raise UserError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _register(cls: type[Method]) -> None:
+    missing = [field for field in ("summary", "paper") if not isinstance(getattr(cls, field, None), str)]
+    if missing:
+        raise TypeError(f"method {cls.__name__} must define {' and '.join(missing)}")
+    other = REGISTRY.get(cls.name)
+    if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise TypeError(
+            f"method name {cls.name!r} is taken by {other.__module__}.{other.__qualname__}; "
+            f"give {cls.__module__}.{cls.__qualname__} another one"
+        )
+    REGISTRY[cls.name] = cls
