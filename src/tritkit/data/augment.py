@@ -1,0 +1,31 @@
+"""Augmentation of a whole batch in a few tensor operations, on uint8, from a seeded generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(images / 255 − mean) / std a channel: uint8 [N, C, H, W] to float32, `mean` and `std` in units of full scale."""
+    shape = (1, len(mean), 1, 1)
+    return (images.float() / 255 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+
+
+def crop_and_flip(images: Tensor, generator: Generator, pad: int = 4) -> Tensor:
+    """He et al. 2015, section 4.2: `pad` black pixels on each side, a random crop of the old size, a random mirror image.
+
+    uint8 [N, C, H, W] to the same shape in channels-last memory. Each image draws two offsets in 0..2·pad and one coin.
+    """
+    n, _, height, width = images.shape
+    padded = F.pad(images, (pad, pad, pad, pad))
+    top, left = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator)
+    flip = torch.randint(0, 2, (n, 1), generator=generator, dtype=torch.bool)
+    columns = torch.arange(width).expand(n, -1)
+    rows = top + torch.arange(height)  # [N, H]
+    columns = left + torch.where(flip, width - 1 - columns, columns)  # [N, W]
+    image = torch.arange(n).view(n, 1, 1)
+    return padded[image, :, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)

@@ -1,0 +1,52 @@
+"""Float weights from safetensors files: no code in the file, every name and shape checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from tritkit.errors import ModelFileError, UserError
+
+
+def load_float(path: str | Path, net: nn.Module) -> dict[str, str]:
+    """Fill `net` with the weights in the safetensors file `path`; returns the file's metadata.
+
+    Batch norm's `num_batches_tracked` may be absent; every other name, shape and float dtype must fit, and every value be
+    finite. Raises UserError for a missing file, ModelFileError for one that does not fit; `net` is then unchanged.
+    """
+    tensors, metadata = _read(Path(path))
+    expected = net.state_dict()
+    tensors |= {k: v for k, v in expected.items() if k.endswith("num_batches_tracked") and k not in tensors}
+    problems = _mismatches(tensors, expected)
+    if problems:
+        shown = "; ".join(problems[:3]) + ("; …" if len(problems) > 3 else "")
+        raise ModelFileError(f"{path} does not fit this network ({len(problems)} differences): {shown}")
+    net.load_state_dict(tensors, strict=True)
+    return metadata
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise UserError(f"no weights at {path}; give the path of a .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _mismatches(given: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:
+    problems = [f"{key} is missing" for key in expected.keys() - given.keys()]
+    problems += [f"{key} is not in the network" for key in given.keys() - expected.keys()]
+    for key in expected.keys() & given.keys():
+        have, want = given[key], expected[key]
+        if have.shape != want.shape:
+            problems.append(f"{key} has shape {list(have.shape)}, the network's has {list(want.shape)}")
+        elif have.is_floating_point() != want.is_floating_point():
+            problems.append(f"{key} is {have.dtype}, the network's is {want.dtype}")
+        elif have.is_floating_point() and not bool(torch.isfinite(have).all()):
+            problems.append(f"{key} has a value that is not finite")
+    return sorted(problems)

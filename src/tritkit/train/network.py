@@ -1,0 +1,132 @@
+"""From a recipe to the network it trains, and from a run's final weights back to that network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from tritkit import methods, models
+from tritkit.activations import calibrate, freeze_, quantize_activations
+from tritkit.data import ImageSet, find_file, normalise
+from tritkit.errors import ModelFileError, UserError
+from tritkit.surgery import named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
+from tritkit.surgery import latent_of as _latent_of
+from tritkit.train.files import write_whole
+from tritkit.train.recipe import Recipe, make_recipe
+
+_CALIBRATION_BATCH = 256
+
+
+def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
+    """The recipe's network before its first step, in channels-last memory: built, filled from `init`, made ternary.
+
+    `initial=False` leaves `init` unread, for a network that is filled from elsewhere.
+    """
+    net = models.build(recipe.model)
+    if recipe.init is not None and initial:
+        models.load_float(find_file(recipe.init), net)
+    if recipe.method is not None:
+        method = methods.get(recipe.method.name, **recipe.method.parameters)
+        ternarize_(net, method, exclude=list(recipe.exclude))
+    return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
+
+
+def with_activations(net: nn.Module, recipe: Recipe, images: ImageSet) -> nn.Module:
+    """`net` with 8-bit activations, their ranges set from the first `calibration_images` of `images`."""
+    if recipe.activations is None:
+        return net
+    quantized = quantize_activations(net)
+    calibrate(quantized, plain_batches(images, recipe.activations.calibration_images, recipe))
+    return quantized
+
+
+def finish(net: nn.Module, recipe: Recipe, images: ImageSet) -> None:
+    """What makes trained weights the deployed ones: scales on their grid, fixed ranges, fresh batch-norm statistics."""
+    if recipe.snap_scales:
+        snap_scales_(net)
+    if recipe.activations is not None:
+        freeze_(net)
+    if recipe.bn_images:
+        reestimate_bn_(net, plain_batches(images, recipe.bn_images, recipe))
+
+
+def plain_batches(images: ImageSet, count: int, recipe: Recipe) -> Iterator[Tensor]:
+    """The first `count` images, normalised, not augmented; all batches of one size."""
+    count = min(count, len(images))
+    size = min(_CALIBRATION_BATCH, count)
+    for start in range(0, count - size + 1, size):
+        batch = normalise(images.images[start : start + size], recipe.mean, recipe.std)
+        yield batch.contiguous(memory_format=torch.channels_last)
+
+
+def layer_rows(net: nn.Module) -> dict[str, dict[str, float]]:
+    """For each ternary layer: the means of Wp, Wn and Δ, and the share of weights that are not zero."""
+    rows = {}
+    for name, layer, value in named_ternary(net):
+        ternarizer = ternarizer_of(layer)
+        delta = ternarizer.delta(_latent_of(layer)) if ternarizer is not None else torch.zeros(1)
+        rows[name] = {
+            "wp": float(value.scale_pos.mean()),
+            "wn": float(value.scale_neg.mean()),
+            "threshold": float(delta.mean()),
+            "density": float((value.codes != 0).float().mean()),
+        }
+    return rows
+
+
+def save_trained(path: Path, net: nn.Module, recipe: Recipe, test_error: float) -> None:
+    """Write the state dict to a safetensors file whose metadata suffices to build the network again."""
+    metadata = {
+        "recipe": json.dumps(recipe.model_dump(mode="json")),
+        "name": recipe.name,
+        "seed": str(recipe.seed),
+        "test_error": f"{test_error:.4f}",
+        "normalize_mean": ",".join(map(str, recipe.mean)),
+        "normalize_std": ",".join(map(str, recipe.std)),
+    }
+    tensors = {key: value.detach().contiguous() for key, value in net.state_dict().items()}
+    write_whole(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_trained(path: str | Path) -> tuple[nn.Module, Recipe]:
+    """The network of a run's final.safetensors, in evaluation mode, as it was trained (ternary, activations), and its recipe.
+
+    Raises UserError for a missing file, ModelFileError for one that `save_trained` did not write.
+    """
+    tensors, metadata = _read(Path(path))
+    recipe = make_recipe(_recipe_of(path, metadata), str(path))
+    net = build_network(recipe, initial=False)
+    if recipe.activations is not None:
+        net = quantize_activations(net)
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelFileError(f"{path} does not fit its own recipe: {str(error).splitlines()[-1].strip()}") from error
+    return net.eval(), recipe
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise UserError(f"no weights at {path}; give the path of a run's final.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _recipe_of(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        values = json.loads(metadata["recipe"])
+    except (KeyError, ValueError) as error:
+        raise ModelFileError(f"{path} has no recipe in its metadata; is it the final.safetensors of a run?") from error
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{path}: the recipe in its metadata is no table")
+    return values

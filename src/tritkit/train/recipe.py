@@ -1,0 +1,221 @@
+"""`Recipe`: everything that decides a training run. A TOML file holds only what differs from the defaults here."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tritkit.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Three = tuple[float, float, float]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Cosine(_Table):
+    """Up from 0 in a straight line, then down to 0 along half a cosine, changed every step."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup_epochs: NotNegative = 1.0
+    """Epochs of the way up; may be a fraction."""
+
+
+class Steps(_Table):
+    """The peak rate, multiplied by `factor` at each of `at`."""
+
+    name: Literal["steps"]
+    at: tuple[AtLeastOne, ...]
+    """Epochs after which the rate falls, ascending."""
+    factor: Fraction = 0.1
+    """What it is multiplied by."""
+    warmup_epochs: NotNegative = 0.0
+    """Epochs of a straight way up from 0; may be a fraction."""
+
+
+class Method(BaseModel):
+    """A method by name; further keys are the fields of its dataclass, such as `threshold = 0.05`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The keys beside `name`."""
+        return dict(self.model_extra or {})
+
+
+class Distill(_Table):
+    """Hinton et al. 2015: loss = (1 − weight) · cross-entropy + weight · T² · KL(teacher ‖ student), both at T."""
+
+    model: str
+    """The teacher's model, such as "cifar-resnet56"."""
+    weights: str
+    """Its float weights, a safetensors file."""
+    temperature: Positive = 4.0
+    """T, which both sets of logits are divided by."""
+    weight: Fraction = 0.7
+    """Share of the teacher's term in the loss."""
+
+
+class Activations(_Table):
+    """8-bit activations simulated during training."""
+
+    from_epoch: AtLeastOne = 1
+    """The first epoch that has them; ranges are calibrated at its start."""
+    calibration_images: AtLeastOne = 1024
+    """Training images, not augmented, that set the ranges at the start."""
+    freeze_epoch: AtLeastOne | None = None
+    """The first epoch in which the ranges stay fixed; none lets them follow to the end."""
+
+
+class Recipe(_Table):
+    """One training run. Epochs are counted from 1; rates are a step; errors are fractions in 0..1."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9._-]+$")
+    """What the run is called in its record; letters, digits, '.', '_' and '-'."""
+    model: str = "cifar-resnet20"
+    """A network of `tritkit.models.build`."""
+    init: str | None = None
+    """Float weights to start from, a safetensors file; none starts from random ones."""
+    method: Method | None = None
+    """How weights are made ternary; none trains a float network."""
+    exclude: tuple[str, ...] = ("conv1", "linear")
+    """Modules that `method` leaves float."""
+    epochs: AtLeastOne = 160
+    """Passes over the training images."""
+    batch_size: AtLeastOne = 128
+    """Images a step. The last, smaller batch of an epoch is dropped."""
+    lr: Positive = 0.1
+    """The peak learning rate."""
+    schedule: Annotated[Cosine | Steps, Field(discriminator="name")] = Cosine()
+    """How the rate changes."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD's momentum."""
+    nesterov: bool = True
+    """Nesterov's form of it; needs momentum above 0."""
+    weight_decay: NotNegative = 5e-4
+    """L2 on weights of convolutions and linear layers (latents included); none on batch norm and biases."""
+    scale_lr: Positive | None = None
+    """Peak learning rate of the ternary scales; none is `lr`."""
+    scale_weight_decay: NotNegative = 0.0
+    """L2 on the ternary scales."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability spread evenly over all classes in the cross-entropy."""
+    distill: Distill | None = None
+    """A teacher to learn from; none is plain cross-entropy."""
+    activations: Activations | None = None
+    """8-bit activations in the loop; none keeps them float."""
+    freeze_codes_epoch: AtLeastOne | None = None
+    """The first epoch in which the ternary codes stay fixed and only scales, batch norm and float layers learn; none: never."""
+    snap_scales: bool = False
+    """At the end, put Wp : Wn on the integer grid of the deployed network."""
+    bn_images: Count = 0
+    """Training images, not augmented, that batch norm's statistics are computed from at the end; 0 keeps the averages."""
+    mean: Three = (0.4914, 0.4822, 0.4465)
+    """Subtracted from each channel, in units of full scale."""
+    std: Three = (0.2470, 0.2435, 0.2616)
+    """Each channel is divided by it, in units of full scale."""
+    seed: Count = 0
+    """Of weights, order and augmentation."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the convolutions and products in training (autocast). Evaluation is float32."""
+    held_out: Count = 0
+    """Training images kept aside to choose by; 0 trains on all."""
+    checkpoint_every: Count = 200
+    """Steps between checkpoints; one is written at the end of each epoch in any case. 0: only there."""
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in the TOML file `path`, changed by `overrides` of the form "key=value" (dots reach into tables).
+
+    A value is read as TOML, or as text where it is none. The file's name is the run's name unless it gives one. Raises
+    UserError that names the file, the key, what was given and what is allowed.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}; give the path of a .toml file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        _override(values, override)
+    return make_recipe({"name": path.stem, **values}, str(path))
+
+
+def make_recipe(values: dict[str, Any], source: str = "recipe") -> Recipe:
+    """A recipe from plain values, with the same checks as `load_recipe`; `source` is named in errors."""
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: " + "; ".join(_sentence(e) for e in error.errors()[:3])) from error
+    problem = _contradiction(recipe)
+    if problem:
+        raise UserError(f"{source}: {problem}")
+    return recipe
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"cannot read {override!r}; write key=value, for example lr=0.05 or method.threshold=0.1")
+    for part in parts[:-1]:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise UserError(f"cannot set {key}: {part} is no table")
+    values[parts[-1]] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return None if text.lower() == "none" else text
+
+
+def _sentence(error: Any) -> str:
+    place = [str(part) for part in error["loc"]]
+    key = ".".join(place)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; allowed: {', '.join(_fields(place[:-1]))}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    hint = error["msg"][0].lower() + error["msg"][1:]
+    return f"{key} is {error['input']!r}; {hint}"
+
+
+def _fields(place: list[str]) -> list[str]:
+    """The keys that the table at `place` takes."""
+    tables: dict[str, type[BaseModel]] = {"distill": Distill, "activations": Activations, "cosine": Cosine, "steps": Steps}
+    table = tables.get(place[-1], Recipe) if place else Recipe
+    return sorted(table.model_fields)
+
+
+def _contradiction(recipe: Recipe) -> str | None:
+    """What single fields cannot tell; None if all is well."""
+    if recipe.nesterov and recipe.momentum == 0:
+        return "nesterov needs momentum above 0; set nesterov = false"
+    if recipe.schedule.warmup_epochs >= recipe.epochs:
+        return f"schedule.warmup_epochs is {recipe.schedule.warmup_epochs:g}; it must be below epochs = {recipe.epochs}"
+    if isinstance(recipe.schedule, Steps) and list(recipe.schedule.at) != sorted(set(recipe.schedule.at)):
+        return f"schedule.at is {list(recipe.schedule.at)}; epochs must ascend"
+    if min(recipe.std) <= 0:
+        return f"std is {recipe.std}; each must be above 0"
+    if recipe.method is None and (recipe.freeze_codes_epoch or recipe.snap_scales or recipe.scale_lr):
+        return "freeze_codes_epoch, snap_scales and scale_lr are about ternary weights; set method too"
+    if recipe.activations and recipe.activations.from_epoch > recipe.epochs:
+        return f"activations.from_epoch is {recipe.activations.from_epoch}; the run has {recipe.epochs} epochs"
+    return None
