@@ -277,20 +277,25 @@ def quantize_activations(net: nn.Module, observer: Observer | None = None) -> to
         with graph.inserting_after(node):
             new = graph.call_module(f"activation_quantizers.{name}", (node,))
         node.replace_all_uses_with(new, delete_user_cb=lambda user, new=new: user is not new)
-    traced = torch.fx.GraphModule({**_attributes(net), "activation_quantizers": quantizers}, graph, type(net).__name__)
-    for name, child in net.named_children():
-        traced.add_module(name, child)  # all of it, also what the graph does not call
-    traced.add_module("activation_quantizers", quantizers)
+    root = _shell(net)
+    root.add_module("activation_quantizers", quantizers)
+    traced = torch.fx.GraphModule(root, graph, type(net).__name__)
+    for name, child in root.named_children():
+        traced.add_module(name, child)  # all of it: the graph module takes only what the graph calls
     traced.train(net.training)
     return traced
 
 
-def _attributes(net: nn.Module) -> dict[str, object]:
-    found: dict[str, object] = dict(net.named_modules())
-    found.pop("", None)
-    found.update(net.named_parameters())
-    found.update(net.named_buffers())
-    return found
+def _shell(net: nn.Module) -> nn.Module:
+    """A bare module that holds the very parameters, buffers and children of `net`."""
+    shell = nn.Module()
+    for name, parameter in net.named_parameters(recurse=False):
+        shell.register_parameter(name, parameter)
+    for name, buffer in net.named_buffers(recurse=False):
+        shell.register_buffer(name, buffer)
+    for name, child in net.named_children():
+        shell.add_module(name, child)
+    return shell
 
 
 def quantizers(net: nn.Module) -> Iterator[tuple[str, FakeQuantize]]:

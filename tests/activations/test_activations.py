@@ -170,7 +170,7 @@ def test_training_with_quantizers_learns() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     tritkit.freeze_(net)
     assert all(q.frozen for _, q in quantizers(net))
