@@ -26,9 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": set(),
     "zoo": set(),
     "inspection": {"runtime"},
-    "cli": {
-        "activations", "data", "deploy", "inspection", "methods", "models", "runtime", "surgery", "ternary", "train", "zoo",
-    },
+    "cli": set(["activations", "data", "deploy", "inspection", "methods", "models", "runtime", "surgery", "ternary", "train", "zoo"]),
     "__main__": {"cli"},
 }
 

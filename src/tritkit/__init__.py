@@ -26,7 +26,7 @@ _HOME = {
 }
 _MODULES = ("activations", "data", "deploy", "methods", "models", "runtime", "surgery", "ternary", "train")
 
-__all__ = ["__version__", *_HOME, *_MODULES]  # noqa: PLE0604 - computed from the table above
+__all__ = ["__version__", *_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -43,7 +43,9 @@ def quant_params(low: float, high: float) -> QuantParams:
     The scale is a float32 value. A range of one point (all zeros) gets scale 1/255, so that nothing divides by zero.
     """
     if not (low <= high and abs(low) < float("inf") and abs(high) < float("inf")):
-        raise UserError(f"activation range [{low}, {high}] is not finite; are there NaN or infinite values in the data?")
+        raise UserError(
+            f"activation range [{low}, {high}] is not finite; are there NaN or infinite values in the data?"
+        )
     low, high = min(low, 0.0), max(high, 0.0)
     width = high - low
     # float32 of the quotient, so that every engine starts from the same bits
@@ -225,13 +227,12 @@ class FakeQuantize(nn.Module):
         if not self.ready:
             return x
         if not self.training:
-            return fake_quantize(x, self.scale, self.zero_point)
+            quantized: Tensor = fake_quantize(x, self.scale, self.zero_point)
+            return quantized
         if not self.frozen:
             low, high = self.observer.batch_range(x.detach().float())
             old_low, old_high = self.bounds.tolist()
-            self.set_range(
-                old_low + self.momentum * (low - old_low), old_high + self.momentum * (high - old_high)
-            )
+            self.set_range(old_low + self.momentum * (low - old_low), old_high + self.momentum * (high - old_high))
         # the fused kernel with the straight-through gradient; it rounds x·(1/scale), which training cannot tell apart
         y = torch.fake_quantize_per_tensor_affine(x.float(), self.scale, self.zero_point, 0, LEVELS)
         return y.to(x.dtype)
@@ -276,7 +277,8 @@ def quantize_activations(net: nn.Module, observer: Observer | None = None) -> to
         quantizers[name] = FakeQuantize(observer)
         with graph.inserting_after(node):
             new = graph.call_module(f"activation_quantizers.{name}", (node,))
-        node.replace_all_uses_with(new, delete_user_cb=lambda user, new=new: user is not new)
+        for user in [user for user in node.users if user is not new]:
+            user.replace_input_with(node, new)
     root = _shell(net)
     root.add_module("activation_quantizers", quantizers)
     traced = torch.fx.GraphModule(root, graph, type(net).__name__)
@@ -341,7 +343,9 @@ def _checked(batch: Tensor | tuple[Tensor, ...] | list[Tensor], index: int) -> T
     if images.numel() == 0:
         raise UserError(f"calibration batch {index} is empty (shape {tuple(images.shape)})")
     if not torch.isfinite(images).all():
-        raise UserError(f"calibration batch {index} has NaN or infinite values; check the images and their normalisation")
+        raise UserError(
+            f"calibration batch {index} has NaN or infinite values; check the images and their normalisation"
+        )
     return images
 
 
