@@ -1,0 +1,87 @@
+#include "base/cpu.h"
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#define TRITKIT_X86 1
+#endif
+
+namespace tritkit {
+namespace {
+
+constexpr const char* kIsaNames[] = {"scalar", "avx2", "avxvnni", "avx512vnni"};
+constexpr size_t kIsaCount = sizeof(kIsaNames) / sizeof(kIsaNames[0]);
+
+#ifdef TRITKIT_X86
+
+constexpr uint64_t kYmmState = 0x06;  // XCR0: sse and ymm upper halves
+constexpr uint64_t kZmmState = 0xe6;  // and mask registers, zmm upper halves, zmm16-31
+
+struct Registers {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Registers cpuid(unsigned leaf, unsigned subleaf) {
+  Registers r;
+  if (!__get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx)) return Registers();
+  return r;
+}
+
+bool bit(unsigned word, int index) { return (word >> index & 1) != 0; }
+
+// Which register states the system saves; the instruction needs OSXSAVE.
+uint64_t saved_states() {
+  if (!bit(cpuid(1, 0).ecx, 27)) return 0;
+  unsigned low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return uint64_t{high} << 32 | low;
+}
+
+CpuFeatures detect() {
+  CpuFeatures f;
+  const uint64_t states = saved_states();
+  const Registers leaf7 = cpuid(7, 0);
+  const bool ymm = (states & kYmmState) == kYmmState;
+  const bool zmm = (states & kZmmState) == kZmmState;
+  f.avx2 = ymm && bit(leaf7.ebx, 5);
+  f.avxvnni = f.avx2 && leaf7.eax >= 1 && bit(cpuid(7, 1).eax, 4);
+  const bool foundation = bit(leaf7.ebx, 16), dq = bit(leaf7.ebx, 17), bw = bit(leaf7.ebx, 30), vl = bit(leaf7.ebx, 31);
+  f.avx512vnni = zmm && f.avx2 && foundation && dq && bw && vl && bit(leaf7.ecx, 11);
+  return f;
+}
+
+#else
+
+CpuFeatures detect() { return CpuFeatures(); }
+
+#endif
+
+}  // namespace
+
+const CpuFeatures& cpu_features() {
+  static const CpuFeatures features = detect();
+  return features;
+}
+
+const char* const* isa_names(size_t* count) {
+  *count = kIsaCount;
+  return kIsaNames;
+}
+
+int isa_rank(const char* name) {
+  for (size_t i = 0; i < kIsaCount; ++i) {
+    if (std::strcmp(kIsaNames[i], name) == 0) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+bool cpu_has_isa(const char* name) {
+  const CpuFeatures& f = cpu_features();
+  const bool has[kIsaCount] = {true, f.avx2, f.avxvnni, f.avx512vnni};
+  const int rank = isa_rank(name);
+  return rank >= 0 && has[rank];
+}
+
+}  // namespace tritkit

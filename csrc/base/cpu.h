@@ -1,0 +1,25 @@
+// What the CPU and the operating system let kernels use, and the order of the instruction sets.
+#pragma once
+#include <cstddef>
+
+namespace tritkit {
+
+struct CpuFeatures {
+  bool avx2 = false;        // AVX2, and the system saves ymm registers
+  bool avxvnni = false;     // AVX2 and the VEX form of the dot product (AVX-VNNI)
+  bool avx512vnni = false;  // AVX-512 F, BW, VL, DQ and VNNI, and the system saves zmm and mask registers
+};
+
+// Detected once; all false where the CPU is not x86.
+const CpuFeatures& cpu_features();
+
+// Names from the plainest to the widest: "scalar", "avx2", "avxvnni", "avx512vnni".
+const char* const* isa_names(size_t* count);
+
+// Position of `name` in isa_names(), or -1.
+int isa_rank(const char* name);
+
+// Whether this CPU runs kernels of the instruction set; false for an unknown name.
+bool cpu_has_isa(const char* name);
+
+}  // namespace tritkit
