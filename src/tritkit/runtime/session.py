@@ -1,0 +1,299 @@
+"""`Session`: a network file, loaded and ready to run."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from ctypes import byref, c_char_p, c_int64, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tritkit.errors import UserError
+from tritkit.runtime._library import (
+    FLOAT32,
+    CError,
+    COptions,
+    CStepInfo,
+    CTensor,
+    CValueInfo,
+    check,
+    library,
+    text,
+)
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ValueInfo:
+    """An input or output: shape[0] is None, the free batch; all are float32."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """One step of the plan (several nodes may be fused into one). Shapes are of one image."""
+
+    name: str
+    op: str
+    kernel: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    weights: int
+    density: float | None
+    packed_bytes: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """What a step took: median microseconds a run, and its share of all steps (0..1)."""
+
+    name: str
+    op: str
+    kernel: str
+    microseconds: float
+    share: float
+    gmac_per_second: float | None
+
+
+class Session:
+    """A network ready to run on this CPU.
+
+    model: path of an ONNX file as docs/format.md describes it, or its bytes.
+    threads: 1 to 1024; None takes TRITKIT_THREADS, else all CPUs this process may use.
+    engine: "auto" picks the fastest kernels, "reference" the plain loops that define the result.
+    isa: use no newer instructions than these ("scalar", "avx2", "avxvnni", "avx512vnni"); None: all this CPU has;
+        TRITKIT_ISA overrides it. The result never depends on it.
+
+    Raises ModelFileError for a damaged file, UnsupportedError for an operation we do not run, UserError for bad options.
+    Runs of one session happen one after another; sessions may be used from several threads and after fork.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        threads: int | None = None,
+        engine: str = "auto",
+        isa: str | None = None,
+    ) -> None:
+        self._lib, self._handle = library(), c_void_p()
+        options = COptions(
+            ctypes.sizeof(COptions), _thread_count(threads), isa.encode() if isa else None, engine.encode()
+        )
+        error = CError()
+        if isinstance(model, bytes):
+            status = self._lib.tk_session_open_memory(
+                model, len(model), byref(options), byref(self._handle), byref(error)
+            )
+        else:
+            status = self._lib.tk_session_open(
+                os.fsencode(Path(model)), byref(options), byref(self._handle), byref(error)
+            )
+        check(status, error)
+        lib = self._lib
+        self.inputs = self._infos(lib.tk_session_input_count(self._handle), lib.tk_session_input)
+        self.outputs = self._infos(lib.tk_session_output_count(self._handle), lib.tk_session_output)
+        self.metadata = self._metadata()
+        self.threads = int(lib.tk_session_threads(self._handle))
+
+    # ---- running -----------------------------------------------------------------------------------------
+
+    def run(self, images: Array | Mapping[str, Array]) -> Array | dict[str, Array]:
+        """The network's outputs for a batch.
+
+        images: float32 [N, C, H, W] (or the shape of the network's input), N ≥ 1, normalised as in training; a mapping from
+        input names for a network with several inputs. Returns float32 [N, ...], or a dict where there are several outputs.
+        Raises UserError for a wrong type or shape, or NaN.
+        """
+        arrays = self._arrays(images)
+        outputs = self._outputs_for(arrays[0].shape[0])
+        error = CError()
+        ins, outs = _tensors(arrays), _tensors(outputs)
+        status = self._lib.tk_session_run(self._open(), ins, len(ins), outs, len(outs), byref(error))
+        check(status, error)
+        return outputs[0] if len(outputs) == 1 else dict(zip((o.name for o in self.outputs), outputs, strict=True))
+
+    def profile(self, images: Array | Mapping[str, Array], repeat: int = 20) -> list[StepTime]:
+        """The time of every step, as the median of `repeat` runs after two that do not count."""
+        if repeat < 1:
+            raise UserError(f"repeat must be at least 1, got {repeat}")
+        arrays = self._arrays(images)
+        outputs, steps, error = self._outputs_for(arrays[0].shape[0]), self.summary(), CError()
+        ins, outs = _tensors(arrays), _tensors(outputs)
+        rows = np.zeros((repeat + 2, len(steps)), np.int64)
+        for row in rows:
+            times = row.ctypes.data_as(ctypes.POINTER(c_int64))
+            check(
+                self._lib.tk_session_profile(self._open(), ins, len(ins), outs, len(outs), times, byref(error)), error
+            )
+        median = np.median(rows[2:], axis=0)
+        total = max(float(median.sum()), 1.0)
+        batch = arrays[0].shape[0]
+        return [
+            StepTime(
+                s.name,
+                s.op,
+                s.kernel,
+                float(ns) / 1e3,
+                float(ns) / total,
+                s.macs * batch / float(ns) if s.macs and ns else None,
+            )
+            for s, ns in zip(steps, median, strict=True)
+        ]
+
+    # ---- looking inside ----------------------------------------------------------------------------------
+
+    def summary(self) -> list[StepInfo]:
+        """The plan: one row a step."""
+        rows, error, info = [], CError(), CStepInfo()
+        for i in range(self._lib.tk_session_step_count(self._open())):
+            check(self._lib.tk_session_step(self._handle, i, byref(info), byref(error)), error)
+            rows.append(
+                StepInfo(
+                    name=text(info.name),
+                    op=text(info.op),
+                    kernel=text(info.kernel),
+                    input_shape=tuple(info.input_dims[: info.input_rank]),
+                    output_shape=tuple(info.output_dims[: info.output_rank]),
+                    weights=info.weights,
+                    density=info.nonzero / info.weights if info.weights else None,
+                    packed_bytes=info.packed_bytes,
+                    macs=info.macs,
+                )
+            )
+        return rows
+
+    def arena_bytes(self, batch: int = 1) -> int:
+        """Bytes of working memory for a batch of this size."""
+        size = int(self._lib.tk_session_arena_bytes(self._open(), batch))
+        if size < 0:
+            raise UserError(f"a batch of {batch} is not possible; give at least 1 and at most what fits in memory")
+        return size
+
+    # ---- life --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the network; the session cannot run afterwards. Safe to call twice."""
+        handle, self._handle = getattr(self, "_handle", c_void_p()), c_void_p()
+        if handle:
+            self._lib.tk_session_close(handle)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{v.name}{list(v.shape)}" for v in (*self.inputs, *self.outputs))
+        return f"Session({shapes}, threads={self.threads})"
+
+    # ---- helpers -----------------------------------------------------------------------------------------
+
+    def _open(self) -> c_void_p:
+        if not self._handle:
+            raise UserError("this session is closed; open the model again")
+        return self._handle
+
+    def _infos(self, count: int, get: Callable[..., int]) -> list[ValueInfo]:
+        found, error, info = [], CError(), CValueInfo()
+        for i in range(count):
+            check(get(self._handle, i, byref(info), byref(error)), error)
+            shape = tuple(None if d < 0 else d for d in info.dims[: info.rank])
+            found.append(ValueInfo(text(info.name), shape))
+        return found
+
+    def _metadata(self) -> dict[str, str]:
+        found, error, key, value = {}, CError(), c_char_p(), c_char_p()
+        for i in range(self._lib.tk_session_metadata_count(self._handle)):
+            check(self._lib.tk_session_metadata(self._handle, i, byref(key), byref(value), byref(error)), error)
+            found[text(key.value)] = text(value.value)
+        return found
+
+    def _arrays(self, images: Array | Mapping[str, Array]) -> list[Array]:
+        if isinstance(images, Mapping):
+            names = [v.name for v in self.inputs]
+            if set(images) != set(names):
+                raise UserError(f"the network's inputs are {names}, given were {sorted(images)}")
+            given = [images[name] for name in names]
+        elif len(self.inputs) == 1:
+            given = [images]
+        else:
+            raise UserError(
+                f"the network has {len(self.inputs)} inputs; give a dict with {[v.name for v in self.inputs]}"
+            )
+        arrays = [self._checked(x, info) for x, info in zip(given, self.inputs, strict=True)]
+        if len({x.shape[0] for x in arrays}) > 1:
+            raise UserError(f"all inputs must have one batch size, given were {[x.shape[0] for x in arrays]}")
+        return arrays
+
+    def _checked(self, x: Array, info: ValueInfo) -> Array:
+        if not isinstance(x, np.ndarray):
+            raise UserError(f"input {info.name} must be a NumPy array, given was {type(x).__name__}")
+        if x.dtype != np.float32:
+            raise UserError(f"input {info.name} must be float32, given was {x.dtype}; {self._advice(x.dtype)}")
+        wanted = "[N, " + ", ".join(str(d) for d in info.shape[1:]) + "]"
+        if x.ndim != len(info.shape) or x.shape[1:] != info.shape[1:] or x.shape[0] < 1:
+            raise UserError(f"input {info.name} must have shape {wanted} with N ≥ 1, given was {list(x.shape)}")
+        return np.ascontiguousarray(x)
+
+    def _advice(self, dtype: np.dtype[Any]) -> str:
+        if dtype != np.uint8:
+            return "call .astype(numpy.float32)"
+        try:
+            facts = json.loads(self.metadata.get("tritkit.input", "{}"))
+            return f"normalise pixels first: (pixel / 255 - mean) / std with mean {facts['mean']}, std {facts['std']}"
+        except (ValueError, KeyError, TypeError):
+            return "normalise pixels as in training first"
+
+    def _outputs_for(self, batch: int) -> list[Array]:
+        return [np.empty((batch, *(d or 1 for d in v.shape[1:])), np.float32) for v in self.outputs]
+
+
+def as_table(rows: Sequence[StepInfo | StepTime]) -> str:
+    """Rows of `summary` or `profile` as text with aligned columns."""
+    if not rows:
+        return "(no steps)"
+    names = list(vars(rows[0]))
+    lines = [names, *([_cell(v) for v in vars(row).values()] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _thread_count(threads: int | None) -> int:
+    if threads is None:
+        return 0
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise UserError(f"threads must be 1 to 1024, given was {threads!r}")
+    return threads
+
+
+def _tensors(arrays: Sequence[Array]) -> ctypes.Array[CTensor]:
+    tensors = (CTensor * len(arrays))()
+    for tensor, array in zip(tensors, arrays, strict=True):
+        tensor.data, tensor.dtype, tensor.rank = array.ctypes.data, FLOAT32, array.ndim
+        tensor.dims[: array.ndim] = array.shape
+    return tensors
