@@ -104,7 +104,8 @@ def library_path() -> Path:
         return Path(given)
     # an editable install keeps the library apart from the sources: the package then has two folders
     spec = importlib.util.find_spec("tritkit.runtime")
-    folders = [Path(__file__).parent, *(Path(p) for p in (spec.submodule_search_locations or ()) if spec)]
+    installed = spec.submodule_search_locations if spec else None
+    folders = [Path(__file__).parent, *(Path(p) for p in installed or ())]
     for folder in folders:
         if (folder / _NAME).is_file():
             return folder / _NAME

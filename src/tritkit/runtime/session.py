@@ -76,7 +76,8 @@ class Session:
     isa: use no newer instructions than these ("scalar", "avx2", "avxvnni", "avx512vnni"); None: all this CPU has;
         TRITKIT_ISA overrides it. The result never depends on it.
 
-    Raises ModelFileError for a damaged file, UnsupportedError for an operation we do not run, UserError for bad options.
+    Raises ModelFileError for a damaged file, UnsupportedError for an operation we do not run, UserError for bad
+    options.
     Runs of one session happen one after another; sessions may be used from several threads and after fork.
     """
 
@@ -108,13 +109,14 @@ class Session:
         self.metadata = self._metadata()
         self.threads = int(lib.tk_session_threads(self._handle))
 
-    # ---- running -----------------------------------------------------------------------------------------
+    # ---- running
 
     def run(self, images: Array | Mapping[str, Array]) -> Array | dict[str, Array]:
         """The network's outputs for a batch.
 
-        images: float32 [N, C, H, W] (or the shape of the network's input), N ≥ 1, normalised as in training; a mapping from
-        input names for a network with several inputs. Returns float32 [N, ...], or a dict where there are several outputs.
+        images: float32 [N, C, H, W] (or the shape of the network's input), N ≥ 1, normalised as in training; a
+        mapping from input names for a network with several inputs. Returns float32 [N, ...], or a dict where there are
+        several outputs.
         Raises UserError for a wrong type or shape, or NaN.
         """
         arrays = self._arrays(images)
