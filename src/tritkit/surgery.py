@@ -51,9 +51,7 @@ _T = TypeVar("_T")
 _SUPPORTED = (nn.Conv2d, nn.Linear)
 
 
-def ternarize_(
-    net: nn.Module, method: Method, include: Select | None = None, exclude: Select = ()
-) -> list[str]:
+def ternarize_(net: nn.Module, method: Method, include: Select | None = None, exclude: Select = ()) -> list[str]:
     """Put `method` on the weights of Conv2d and Linear layers, in place; the names of the layers it touched.
 
     include: the layers to take; None takes every Conv2d and Linear. Nothing is left out silently: name the
@@ -83,9 +81,7 @@ def strip_(net: nn.Module, keep: Literal["ternary", "latent"] = "ternary") -> li
     layers = _some_layers(net)
     for name, layer in layers.items():
         if len(_parametrizations(layer)) != 1:
-            raise UserError(
-                f"the weight of layer {name!r} has other parametrizations too; remove those first"
-            )
+            raise UserError(f"the weight of layer {name!r} has other parametrizations too; remove those first")
     for layer in layers.values():
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=keep == "ternary")
     return list(layers)
@@ -237,11 +233,7 @@ def _restored(net: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
 
 def _select(net: nn.Module, include: Select | None, exclude: Select) -> list[str]:
     """The names of the supported layers that include takes and exclude leaves."""
-    modules = {
-        n: m
-        for n, m in net.named_modules()
-        if not isinstance(m, (parametrize.ParametrizationList, Ternarizer))
-    }
+    modules = {n: m for n, m in net.named_modules() if not isinstance(m, (parametrize.ParametrizationList, Ternarizer))}
     layers: dict[str, nn.Module] = {n: m for n, m in modules.items() if isinstance(m, _SUPPORTED)}
     taken = set(layers) if include is None else _matches("include", include, modules, layers)
     left = _matches("exclude", exclude, modules, layers)
@@ -254,9 +246,7 @@ def _select(net: nn.Module, include: Select | None, exclude: Select) -> list[str
     return names
 
 
-def _matches(
-    role: str, select: Select, modules: dict[str, nn.Module], layers: dict[str, nn.Module]
-) -> set[str]:
+def _matches(role: str, select: Select, modules: dict[str, nn.Module], layers: dict[str, nn.Module]) -> set[str]:
     if callable(select):
         return {name for name, layer in layers.items() if select(name, layer)}
     patterns = [select] if isinstance(select, str) else list(select)
@@ -272,14 +262,10 @@ def _matches(
 def _no_match(role: str, pattern: str, modules: dict[str, nn.Module]) -> UserError:
     if pattern in modules and any(name.startswith(f"{pattern}.") for name in modules):
         kind = type(modules[pattern]).__name__
-        return UserError(
-            f"{role}: {pattern!r} is a {kind}, not a layer; write '{pattern}.*' for all layers in it"
-        )
+        return UserError(f"{role}: {pattern!r} is a {kind}, not a layer; write '{pattern}.*' for all layers in it")
     if pattern in modules:
         kind = type(modules[pattern]).__name__
-        return UnsupportedError(
-            f"{role}: {pattern!r} is a {kind}; only Conv2d and Linear layers can be ternary"
-        )
+        return UnsupportedError(f"{role}: {pattern!r} is a {kind}; only Conv2d and Linear layers can be ternary")
     near = get_close_matches(pattern, [name for name in modules if name], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "print(net) shows the names"
     return UserError(f"{role}: {pattern!r} matches no Conv2d or Linear layer; {hint}")
@@ -288,9 +274,7 @@ def _no_match(role: str, pattern: str, modules: dict[str, nn.Module]) -> UserErr
 def _build(name: str, layer: nn.Module, method: Method) -> Ternarizer:
     ternarizer = ternarizer_of(layer)
     if ternarizer is not None:
-        raise UserError(
-            f"layer {name!r} is ternary already ({ternarizer.method}); exclude it or strip_ it first"
-        )
+        raise UserError(f"layer {name!r} is ternary already ({ternarizer.method}); exclude it or strip_ it first")
     weight = layer._parameters.get("weight")
     if weight is None:
         raise UserError(

@@ -204,17 +204,14 @@ def unpack_codes(packed: Tensor, shape: Sequence[int]) -> Tensor:
     expected = (rows, -(-length // 4))
     if packed.dtype != torch.uint8 or tuple(packed.shape) != expected:
         raise UserError(
-            f"packed codes of shape {list(shape)} are uint8 {list(expected)}, "
-            f"got {packed.dtype} {list(packed.shape)}"
+            f"packed codes of shape {list(shape)} are uint8 {list(expected)}, got {packed.dtype} {list(packed.shape)}"
         )
     shifts = torch.tensor([0, 2, 4, 6], dtype=torch.uint8, device=packed.device)
     bits = ((packed[..., None] >> shifts) & 3).reshape(rows, -1)
     if bool((bits == 2).any()):
         raise UserError("packed codes hold the bit pair 10, which stands for no code: the data are damaged")
     if bool(bits[:, length:].any()):
-        raise UserError(
-            "packed codes hold bits beyond the end of a row: the data are damaged or of another shape"
-        )
+        raise UserError("packed codes hold bits beyond the end of a row: the data are damaged or of another shape")
     codes = bits.to(torch.int8)
     return torch.where(codes == 3, -1, codes)[:, :length].reshape(tuple(shape)).contiguous()
 
@@ -224,9 +221,7 @@ def _check_codes(codes: Tensor) -> None:
         given = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
         raise UserError(f"codes must be an int8 tensor, got {given}")
     if codes.dim() == 0 or codes.numel() == 0:
-        raise UserError(
-            f"codes must have the weight's shape [O, ...] without empty sides, got {list(codes.shape)}"
-        )
+        raise UserError(f"codes must have the weight's shape [O, ...] without empty sides, got {list(codes.shape)}")
     low, high = codes.aminmax()
     if int(low) < -1 or int(high) > 1:
         raise UserError(f"codes must be −1, 0 or 1, got values from {int(low)} to {int(high)}")
@@ -238,13 +233,9 @@ def _check_layout(codes: Tensor, pos: Tensor, neg: Tensor, group_size: int | Non
             given = scale.dtype if isinstance(scale, Tensor) else type(scale).__name__
             raise UserError(f"{name} must be a float32 tensor, got {given}")
         if scale.device != codes.device:
-            raise UserError(
-                f"{name} is on {scale.device}, the codes on {codes.device}: they must share a device"
-            )
+            raise UserError(f"{name} is on {scale.device}, the codes on {codes.device}: they must share a device")
     if pos.shape != neg.shape:
-        raise UserError(
-            f"scale_pos and scale_neg must have one shape, got {list(pos.shape)} and {list(neg.shape)}"
-        )
+        raise UserError(f"scale_pos and scale_neg must have one shape, got {list(pos.shape)} and {list(neg.shape)}")
     if group_size is None:
         _check_dense_shape(codes, pos)
     else:
@@ -277,8 +268,6 @@ def _check_scale(name: str, scale: Tensor, used: Tensor) -> None:
     if not bool(torch.isfinite(scale).all()):
         raise UserError(f"{name} must be finite, got NaN or infinity")
     if bool((scale < 0).any()):
-        raise UserError(
-            f"{name} must not be negative, got {float(scale.min()):g}; the sign belongs to the codes"
-        )
+        raise UserError(f"{name} must not be negative, got {float(scale.min()):g}; the sign belongs to the codes")
     if bool(((scale == 0) & used).any()):
         raise UserError(f"{name} is zero where codes use it: set those codes to 0 or give a positive scale")

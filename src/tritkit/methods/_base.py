@@ -162,9 +162,7 @@ def check_weight(weight: Tensor) -> None:
         raise UserError(f"a weight has the shape [O, ...] without empty sides, got {list(weight.shape)}")
     bad = int((~torch.isfinite(weight.detach())).sum())
     if bad:
-        raise UserError(
-            f"{bad} of {weight.numel()} weights are NaN or infinite; ternary codes need finite weights"
-        )
+        raise UserError(f"{bad} of {weight.numel()} weights are NaN or infinite; ternary codes need finite weights")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -13,7 +13,8 @@ from tritkit.methods._base import Method, Ternarizer, check_choice, check_range,
 from tritkit.ternary import Ternary
 
 MIN_SCALE = 1e-4
-"""The smallest scale in use. A scale that reached zero would change the sign of a whole layer."""
+"""Gradients do not push a scale below this. One that reached zero would change the sign of a whole layer."""
+_FLOOR = 1e-6  # the smallest scale used: momentum may carry one below MIN_SCALE, the codebook to MIN_SCALE / 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class _TrainedScales(Method):
         sides = [side.abs().mean().reshape(1) for side in (plus, minus) if side.numel()]
         if not sides:
             return weight.new_ones(1), weight.new_ones(1)
-        return sides[0].clamp(min=MIN_SCALE), sides[-1].clamp(min=MIN_SCALE)
+        return sides[0].clamp(min=_FLOOR), sides[-1].clamp(min=_FLOOR)
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class TTQ(_TrainedScales):
     Parameters: `scale_pos` and `scale_neg`, shape [1], in the weight's dtype. The scale gradients are
     sums, so they grow with the layer; behind batch norm, where only Wp : Wn matters, SGD is stable;
     elsewhere give them a smaller learning rate (`param_groups(..., scale_lr=...)`). Scales stay
-    positive: max(parameter, 1e-4) is used, and a gradient that would push a parameter below that further
-    down is dropped, so that it can only come back.
+    positive: below 1e-4 a gradient that would lower the parameter further is dropped, so that it can only
+    come back, and the value used is max(parameter, 1e-6).
 
     threshold: t of eq. 9, in [0, 1); 0.05 is the paper's for every layer and network (section 5).
     init: "one" starts at Wp = Wn = 1, as in the authors' code. "data" starts at the mean |w| of each side,
@@ -83,9 +84,7 @@ class TTQ(_TrainedScales):
 
     name: ClassVar[str] = "ttq"
     summary: ClassVar[str] = "Δ = t·max|w|;  w → +Wp, 0, −Wn with trained Wp, Wn;  dL/dw = g·{Wp, 1, Wn}"
-    paper: ClassVar[str] = (
-        "Zhu, Han, Mao, Dally 2016, Trained Ternary Quantization, https://arxiv.org/abs/1612.01064"
-    )
+    paper: ClassVar[str] = "Zhu, Han, Mao, Dally 2016, Trained Ternary Quantization, https://arxiv.org/abs/1612.01064"
 
     threshold: float = 0.05
 
@@ -112,9 +111,7 @@ class TTQConstantSparsity(_TrainedScales):
     """
 
     name: ClassVar[str] = "ttq-constant-sparsity"
-    summary: ClassVar[str] = (
-        "Δ = r-quantile of |w|;  w → +Wp, 0, −Wn with trained Wp, Wn;  dL/dw = g·{Wp, 1, Wn}"
-    )
+    summary: ClassVar[str] = "Δ = r-quantile of |w|;  w → +Wp, 0, −Wn with trained Wp, Wn;  dL/dw = g·{Wp, 1, Wn}"
     paper: ClassVar[str] = TTQ.paper
 
     sparsity: float = 0.4
@@ -145,9 +142,7 @@ class _TrainedTernarizer(Ternarizer):
 
     def ternary(self, latent: Tensor) -> Ternary:
         check_weight(latent)
-        pos, neg = (
-            s.detach().clamp(min=MIN_SCALE).to(torch.float32) for s in (self.scale_pos, self.scale_neg)
-        )
+        pos, neg = (s.detach().clamp(min=_FLOOR).to(torch.float32) for s in (self.scale_pos, self.scale_neg))
         return Ternary(self._codes(latent), pos.reshape(()), neg.reshape(()))
 
     def delta(self, latent: Tensor) -> Tensor:
@@ -206,11 +201,11 @@ def _scale_gradients(codes: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Positive(torch.autograd.Function):
-    """max(scale, MIN_SCALE) whose gradient below the floor may only raise the scale."""
+    """max(scale, _FLOOR); below MIN_SCALE the gradient may only raise the scale."""
 
     @staticmethod
     def forward(scale: Tensor) -> Tensor:
-        return scale.clamp(min=MIN_SCALE)
+        return scale.clamp(min=_FLOOR)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
