@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tritkit import models
 from tritkit.data import find_file
+from tritkit.errors import UserError
 from tritkit.surgery import param_groups
 from tritkit.train.recipe import Distill, Recipe
 from tritkit.train.schedule import rate_factor
@@ -21,7 +22,7 @@ def make_loss(recipe: Recipe) -> Loss:
     """Cross-entropy, mixed with a teacher's term where the recipe has one. Loads the teacher."""
     if recipe.distill is None:
         return lambda logits, images, labels: cross_entropy(logits, labels, recipe)
-    settings, teacher = recipe.distill, _teacher(recipe.distill)
+    settings, teacher = recipe.distill, _teacher(recipe.distill, recipe)
 
     def loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
@@ -60,7 +61,25 @@ def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps_
     return recipe.lr * factor
 
 
-def _teacher(settings: Distill) -> nn.Module:
+def _teacher(settings: Distill, recipe: Recipe) -> Callable[[Tensor], Tensor]:
+    """From images normalised as the recipe says to the teacher's logits."""
     net = models.build(settings.model)
-    models.load_float(find_file(settings.weights), net)
-    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    metadata = models.load_float(find_file(settings.weights), net)
+    net.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    factor, offset = _renormalisation(recipe, metadata)
+    return lambda images: net(images * factor + offset)
+
+
+def _renormalisation(recipe: Recipe, metadata: dict[str, str]) -> tuple[Tensor, Tensor]:
+    """Factor and offset a channel that turn the recipe's normalisation into the one the teacher was trained with."""
+    mean, std = torch.tensor(recipe.mean), torch.tensor(recipe.std)
+    try:
+        own_mean, own_std = (
+            torch.tensor([float(number) for number in metadata[key].split(",")]).expand(3)
+            for key in ("normalize_mean", "normalize_std")
+        )
+    except KeyError:  # it does not say: take it to be the same
+        own_mean, own_std = mean, std
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the teacher's normalisation in its metadata cannot be read: {error}") from error
+    return (std / own_std).view(1, 3, 1, 1), ((mean - own_mean) / own_std).view(1, 3, 1, 1)
