@@ -272,6 +272,7 @@ class TestScalesAndCodes:
 
     def test_frozen_codes_do_not_change_while_scales_train(self) -> None:
         net = self.trained()
+        net(X).square().mean().backward()  # leaves gradients behind, which an optimizer would still apply
         assert freeze_codes_(net) == ["layer1.0", "layer1.3", "linear"]
         before = {name: value for name, _, value in named_ternary(net)}
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.1)
@@ -279,6 +280,7 @@ class TestScalesAndCodes:
         optimizer.step()
         for name, _, value in named_ternary(net):
             assert torch.equal(value.codes, before[name].codes)
+        assert all(latent_of(layer).grad is None for layer in ternary_layers(net).values())
         assert any(float(v.scale_pos) != float(before[n].scale_pos) for n, _, v in named_ternary(net))
         with pytest.raises(UserError, match="no ternary layer"):
             freeze_codes_(nn.Linear(2, 2))
