@@ -198,8 +198,11 @@ class TestCodebook:
         book = Ternary(ROW, torch.tensor(1.0), torch.tensor(0.999)).codebook()
         assert (book.p.tolist(), book.n.tolist(), book.ws.tolist()) == ([1, 1], [1, 1], [1.0, 1.0])
 
-    def test_a_side_without_codes_does_not_cost_precision(self) -> None:
-        book = Ternary(codes([1, 0]), torch.tensor(1e-3), torch.tensor(5.0)).codebook()
+    @pytest.mark.parametrize("code", [1, -1])
+    def test_a_side_without_codes_does_not_cost_precision(self, code: int) -> None:
+        used, unused = torch.tensor(1e-3), torch.tensor(5.0)
+        sides = (used, unused) if code > 0 else (unused, used)
+        book = Ternary(codes([code, 0]), *sides).codebook()
         assert (book.p.tolist(), book.n.tolist()) == ([1], [1])
         assert torch.equal(book.ws, torch.tensor([1e-3]))
 
