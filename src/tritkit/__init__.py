@@ -17,6 +17,8 @@ _HOME = {
     "named_ternary": "tritkit.surgery",
     "param_groups": "tritkit.surgery",
     "reestimate_bn_": "tritkit.surgery",
+    "snap_scales_": "tritkit.surgery",
+    "freeze_codes_": "tritkit.surgery",
     "quantize_activations": "tritkit.activations",
     "calibrate": "tritkit.activations",
     "freeze_": "tritkit.activations",
