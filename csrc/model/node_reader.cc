@@ -57,8 +57,10 @@ int NodeReader::value_index(size_t index) const {
   bad_model("input " + quoted(name) + " is not computed before this node: the graph has a cycle, is not sorted, or lacks it");
 }
 
+const Value& NodeReader::value(size_t index) const { return graph_->values[value_index(index)]; }
+
 const Value& NodeReader::value(size_t index, DType dtype) const {
-  const Value& value = graph_->values[value_index(index)];
+  const Value& value = this->value(index);
   if (value.dtype != dtype) {
     bad_model("input " + quoted(value.name) + (dtype == DType::u8 ? " is float32, allowed is uint8" : " is uint8, allowed is float32"));
   }
@@ -159,6 +161,12 @@ void NodeReader::expect_integer(std::string_view name, int64_t allowed) const {
   if (given == allowed) return;
   unsupported("attribute " + quoted(name) + " is " + std::to_string(given) + ", this engine runs " + std::to_string(allowed) +
               "; run this file with ONNX Runtime");
+}
+
+void NodeReader::expect_one(std::string_view name) const {
+  const OnnxAttribute* attribute = find(name);
+  if (!attribute || (attribute->has_float && attribute->f == 1.0f)) return;
+  unsupported("attribute " + quoted(name) + " is not 1.0; run this file with ONNX Runtime");
 }
 
 void NodeReader::expect_text(std::string_view name, std::string_view allowed) const {

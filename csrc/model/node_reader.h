@@ -26,6 +26,7 @@ class NodeReader {
   bool has_input(size_t index) const { return index < node_.inputs.size() && !node_.inputs[index].empty(); }
 
   int value_index(size_t index) const;
+  const Value& value(size_t index) const;  // of either type
   const Value& value(size_t index, DType dtype) const;  // a tensor that a node or the caller computes
   const Value& quantized(size_t index) const;           // u8 x, its scale and its zero point at index, + 1, + 2
   const OnnxTensor& constant(size_t index) const;
@@ -40,6 +41,7 @@ class NodeReader {
   int64_t integer(std::string_view name, int64_t absent) const;
   std::string_view text(std::string_view name, std::string_view absent) const;
   void expect_integer(std::string_view name, int64_t allowed) const;
+  void expect_one(std::string_view name) const;  // a float attribute that is 1 or absent
   void expect_text(std::string_view name, std::string_view allowed) const;
   Window window(int64_t kernel_h, int64_t kernel_w) const;  // strides, pads, dilations, auto_pad
 

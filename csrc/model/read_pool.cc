@@ -1,4 +1,5 @@
 // QAveragePool and MaxPool.
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -44,11 +45,13 @@ int64_t longest(const std::vector<AveragePool::Run>& runs) {
 
 // Whether each position of the window has a tap inside the image: a maximum of nothing has no value.
 void check_taps(int64_t size, int64_t outputs, int64_t before, int64_t kernel, int64_t stride, int64_t dilation) {
-  for (int64_t out = 0; out < outputs; ++out) {
-    const int64_t first = out * stride - before;
-    const int64_t tap = first >= 0 ? 0 : (-first + dilation - 1) / dilation;
-    if (tap >= kernel || first + tap * dilation >= size) bad_model("its window lies wholly in the padding at some place");
+  const auto first_pixel = [&](int64_t out) { return out * stride - before; };
+  bool inside = first_pixel(outputs - 1) < size;
+  for (int64_t out = 0; out < outputs && first_pixel(out) < 0; ++out) {
+    const int64_t tap = (-first_pixel(out) + dilation - 1) / dilation;  // the first that is not left of the image
+    inside = inside && tap < kernel && first_pixel(out) + tap * dilation < size;
   }
+  if (!inside) bad_model("its window lies wholly in the padding at some place");
 }
 
 }  // namespace
