@@ -104,6 +104,7 @@ struct Graph {
   std::vector<int> inputs, outputs;
   std::vector<std::pair<std::string, std::string>> metadata;
   int64_t file_bytes = 0;
+  int64_t weight_bytes = 0;  // decoded, of all nodes
 };
 
 // Reads and checks a whole file.

@@ -27,6 +27,12 @@ void check_scale(float scale, const OnnxTensor& tensor) {
   bad_model("scale " + quoted(tensor.name) + " holds " + std::to_string(scale) + ", allowed are finite numbers above 0");
 }
 
+int64_t weight_bytes(const Spec& spec) {
+  if (const Conv* conv = std::get_if<Conv>(&spec)) return static_cast<int64_t>(conv->codes.size());
+  if (const FloatConv* conv = std::get_if<FloatConv>(&spec)) return static_cast<int64_t>(4 * conv->weights.size());
+  return 0;
+}
+
 void check_vector(const OnnxTensor& tensor, int64_t count) {
   if (tensor.dims == std::vector<int64_t>{count}) return;
   bad_model("initializer " + quoted(tensor.name) + " has shape " + shape_text(tensor.dims) + ", one value an output channel is [" +
@@ -190,6 +196,10 @@ Window NodeReader::window(int64_t kernel_h, int64_t kernel_w) const {
 }
 
 void NodeReader::emit(std::vector<int> inputs, Value output, Spec spec) const {
+  graph_->weight_bytes += weight_bytes(spec);
+  if (graph_->weight_bytes > 16 * graph_->file_bytes + (int64_t{1} << 26)) {
+    bad_model("the nodes share weights so often that they need far more memory than the file has bytes");
+  }
   output.name = std::string(node_.outputs[0]);
   check_shape(output);
   graph_->values.push_back(std::move(output));
