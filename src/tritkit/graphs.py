@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import Graph, Node
 
-__all__ = ["KINDS", "aten_kind", "module_kind", "quantization_points"]
+__all__ = ["KINDS", "aten_kind", "chain_of", "consumers", "module_kind", "quantization_points"]
 
 KINDS = (
     "input", "conv", "linear", "bn", "relu", "relu6", "add", "avgpool", "maxpool", "reshape", "pad", "slice",
@@ -50,7 +50,7 @@ def quantization_points(graph: Graph, kind: Kind) -> list[Node]:
         if node in source or what in ("output", "const"):
             continue
         if what in _HEADS:
-            chain = _chain(node, kind)
+            chain = chain_of(node, kind)
             source.update(dict.fromkeys(chain, chain[-1]))
             if not _is_final_linear(chain, kind):
                 points.append(chain[-1])
@@ -75,36 +75,37 @@ def _data_inputs(node: Node, kind: Kind) -> list[Node]:
     return [x for x in node.all_input_nodes if kind(x) != "const"] or [node]
 
 
-def _consumers(node: Node, kind: Kind) -> list[Node]:
+def consumers(node: Node, kind: Kind) -> list[Node]:
     """Who uses the value, looking through identities and past users of its shape only."""
     found: list[Node] = []
     for user in node.users:
         what = kind(user)
         if what == "identity":
-            found += _consumers(user, kind)
+            found += consumers(user, kind)
         elif what != "const":
             found.append(user)
     return found
 
 
-def _chain(head: Node, kind: Kind) -> list[Node]:
+def chain_of(head: Node, kind: Kind) -> list[Node]:
+    """The nodes from `head` on that become one operation of the integer network; see `quantization_points`."""
     chain = [head]
     while True:
-        consumers = _consumers(chain[-1], kind)
-        if len(consumers) != 1:
+        users = consumers(chain[-1], kind)
+        if len(users) != 1:
             return chain
-        what = kind(consumers[0])
+        what = kind(users[0])
         if what in _ACTIVATIONS:
-            return [*chain, consumers[0]]
+            return [*chain, users[0]]
         if what != "bn" or kind(head) not in _AFFINE:
             return chain
-        chain.append(consumers[0])
+        chain.append(users[0])
 
 
 def _is_final_linear(chain: list[Node], kind: Kind) -> bool:
     if kind(chain[0]) != "linear" or kind(chain[-1]) not in ("linear", "bn"):
         return False
-    return all(kind(user) == "output" for user in _consumers(chain[-1], kind))
+    return all(kind(user) == "output" for user in consumers(chain[-1], kind))
 
 
 # ---- torch.export --------------------------------------------------------------------------------
