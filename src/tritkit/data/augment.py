@@ -16,7 +16,8 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def crop_and_flip(images: Tensor, generator: Generator, pad: int = 4) -> Tensor:
-    """He et al. 2015, section 4.2: `pad` black pixels on each side, a random crop of the old size, a random mirror image.
+    """He et al. 2015, section 4.2: `pad` black pixels on each side, a random crop of the old size,
+    a random mirror image.
 
     uint8 [N, C, H, W] to the same shape in channels-last memory. Each image draws two offsets in 0..2·pad and one coin.
     """

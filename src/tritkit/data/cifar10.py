@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def _candidates(root: str | Path | None) -> list[Path]:
     return [base / sub for base in bases for sub in ("", "cifar10")]
 
 
-def _layout(folders: list[Path]):  # type: ignore[no-untyped-def]
+def _layout(folders: list[Path]) -> tuple[Path, Callable[[Path, str], _Batch]]:
     for folder in folders:
         for sub, marker, read in _LAYOUTS:
             for place in (folder / sub, folder):

@@ -26,8 +26,8 @@ def download_cifar10(
     """Put CIFAR-10's binary layout under `dest` and return its folder; does nothing if it is there already.
 
     `progress(done, total)` is called with bytes as they come. The archive is checked against `md5` before it is opened,
-    unpacked beside its place and renamed, so the folder is whole or absent. Raises UserError if the server cannot be reached,
-    the checksum differs or `dest` cannot be written.
+    unpacked beside its place and renamed, so the folder is whole or absent. Raises UserError if the server
+    cannot be reached, the checksum differs or `dest` cannot be written.
     """
     folder = Path(dest) / _FOLDER
     if folder.is_dir():
@@ -50,7 +50,7 @@ def _fetch(url: str, archive: Path, progress: Callable[[int, int], None]) -> Non
         response = urllib.request.urlopen(url, timeout=30)
     except (urllib.error.URLError, TimeoutError) as error:
         reason = getattr(error, "reason", error)
-        raise UserError(f"cannot reach {url} ({reason}); fetch it elsewhere and unpack it into ./data/cifar10") from error
+        raise UserError(f"cannot reach {url} ({reason}); fetch it elsewhere and unpack it in ./data/cifar10") from error
     with response, archive.open("wb") as out:
         total = int(response.headers.get("Content-Length") or 0)
         while chunk := response.read(_CHUNK):

@@ -27,7 +27,8 @@ def load_plain(path: str | Path) -> Any:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle fails in many ways, all of them the file's fault
-        raise UserError(f"{path} is not a whole pickle file ({type(error).__name__}: {error}); fetch it again") from error
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is not a whole pickle file ({what}); fetch it again") from error
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -14,8 +14,9 @@ from tritkit.errors import ModelFileError, UserError
 def load_float(path: str | Path, net: nn.Module) -> dict[str, str]:
     """Fill `net` with the weights in the safetensors file `path`; returns the file's metadata.
 
-    Batch norm's `num_batches_tracked` may be absent; every other name, shape and float dtype must fit, and every value be
-    finite. Raises UserError for a missing file, ModelFileError for one that does not fit; `net` is then unchanged.
+    Batch norm's `num_batches_tracked` may be absent; every other name, shape and float dtype must fit, and every
+    value be finite. Raises UserError for a missing file, ModelFileError for one that does not fit; then `net`
+    is unchanged.
     """
     tensors, metadata = _read(Path(path))
     expected = net.state_dict()

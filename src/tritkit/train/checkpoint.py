@@ -34,7 +34,8 @@ def load_checkpoint(path: Path, recipe: Recipe) -> State | None:
         state = torch.load(path, weights_only=True)
         saved = dict(state["recipe"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is not a whole checkpoint ({type(error).__name__}); remove it to start over") from error
+        what = type(error).__name__
+        raise UserError(f"{path} is not a whole checkpoint ({what}); remove it to start over") from error
     now = recipe.model_dump(mode="json")
     differing = sorted(key for key in now.keys() | saved.keys() if now.get(key) != saved.get(key))
     if differing:

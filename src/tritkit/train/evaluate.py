@@ -15,7 +15,8 @@ from tritkit.errors import UserError
 def evaluate(
     net: nn.Module, images: ImageSet, mean: Sequence[float], std: Sequence[float], batch_size: int = 500
 ) -> float:
-    """The share of `images`, in 0..1, whose largest logit is not their label. Float32, evaluation mode, no augmentation.
+    """The share of `images`, in 0..1, whose largest logit is not their label. Float32, evaluation
+    mode, no augmentation.
 
     Each module is left in the mode it was in. Raises UserError for an empty set.
     """

@@ -50,9 +50,10 @@ def train(
 ) -> RunResult:
     """Train on CIFAR-10 as `recipe` says and leave everything in `out_dir`.
 
-    `data_root`: see `load_cifar10`. With `resume`, a run in `out_dir` that was cut short goes on from its last checkpoint, to
-    the same bits as if it had not been, and a finished one is only reported; without it, such a folder is refused. Raises
-    UserError for missing data, a folder that cannot be written or belongs to another recipe; TritkitError if the loss diverges.
+    `data_root`: see `load_cifar10`. With `resume`, a run in `out_dir` that was cut short goes on from its last
+    checkpoint, to the same bits as if it had not been, and a finished one is only reported; without it, such a folder
+    is refused. Raises UserError for missing data, a folder that cannot be written or belongs to another recipe;
+    TritkitError if the loss diverges.
     """
     sets = load_cifar10(data_root, "train"), load_cifar10(data_root, "test")
     return train_on(recipe, *sets, out_dir, resume, reporter)

@@ -16,8 +16,7 @@ from tritkit import methods, models
 from tritkit.activations import calibrate, freeze_, quantize_activations
 from tritkit.data import ImageSet, find_file, normalise
 from tritkit.errors import ModelFileError, UserError
-from tritkit.surgery import named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
-from tritkit.surgery import latent_of as _latent_of
+from tritkit.surgery import latent_of, named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
 from tritkit.train.files import write_whole
 from tritkit.train.recipe import Recipe, make_recipe
 
@@ -71,7 +70,7 @@ def layer_rows(net: nn.Module) -> dict[str, dict[str, float]]:
     rows = {}
     for name, layer, value in named_ternary(net):
         ternarizer = ternarizer_of(layer)
-        delta = ternarizer.delta(_latent_of(layer)) if ternarizer is not None else torch.zeros(1)
+        delta = ternarizer.delta(latent_of(layer)) if ternarizer is not None else torch.zeros(1)
         rows[name] = {
             "wp": float(value.scale_pos.mean()),
             "wn": float(value.scale_neg.mean()),
@@ -96,7 +95,7 @@ def save_trained(path: Path, net: nn.Module, recipe: Recipe, test_error: float) 
 
 
 def load_trained(path: str | Path) -> tuple[nn.Module, Recipe]:
-    """The network of a run's final.safetensors, in evaluation mode, as it was trained (ternary, activations), and its recipe.
+    """The network of a run's final.safetensors, as it was trained and in evaluation mode, and the run's recipe.
 
     Raises UserError for a missing file, ModelFileError for one that `save_trained` did not write.
     """

@@ -39,7 +39,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
 
 
 def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² · KL(softmax(teacher / T) ‖ softmax(logits / T)), mean over the batch (Hinton et al. 2015, arXiv 1503.02531)."""
+    """T² · KL(softmax(teacher / T) ‖ softmax(logits / T)), a mean over the batch (Hinton et al. 2015)."""
     log_student = F.log_softmax(logits / temperature, 1)
     log_teacher = F.log_softmax(teacher / temperature, 1)
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2

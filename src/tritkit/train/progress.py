@@ -38,8 +38,9 @@ class ConsoleReporter:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        silent = not self._console.is_terminal
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=silent)
         self._task = self._bar.add_task("training", total=None)
 
     def start(self, done: int, total: int) -> None:

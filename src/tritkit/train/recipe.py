@@ -118,11 +118,11 @@ class Recipe(_Table):
     activations: Activations | None = None
     """8-bit activations in the loop; none keeps them float."""
     freeze_codes_epoch: AtLeastOne | None = None
-    """The first epoch in which the ternary codes stay fixed and only scales, batch norm and float layers learn; none: never."""
+    """The first epoch in which the ternary codes stay fixed and only the rest learns; none: never."""
     snap_scales: bool = False
     """At the end, put Wp : Wn on the integer grid of the deployed network."""
     bn_images: Count = 0
-    """Training images, not augmented, that batch norm's statistics are computed from at the end; 0 keeps the averages."""
+    """Training images, not augmented, that set batch norm's statistics at the end; 0 keeps the averages."""
     mean: Three = (0.4914, 0.4822, 0.4465)
     """Subtracted from each channel, in units of full scale."""
     std: Three = (0.2470, 0.2435, 0.2616)
@@ -199,9 +199,16 @@ def _sentence(error: Any) -> str:
 
 def _fields(place: list[str]) -> list[str]:
     """The keys that the table at `place` takes."""
-    tables: dict[str, type[BaseModel]] = {"distill": Distill, "activations": Activations, "cosine": Cosine, "steps": Steps}
-    table = tables.get(place[-1], Recipe) if place else Recipe
+    table = _TABLES.get(place[-1], Recipe) if place else Recipe
     return sorted(table.model_fields)
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "distill": Distill,
+    "activations": Activations,
+    "cosine": Cosine,
+    "steps": Steps,
+}
 
 
 def _contradiction(recipe: Recipe) -> str | None:

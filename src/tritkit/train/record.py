@@ -44,7 +44,9 @@ class Record:
         """Drop what was written after a checkpoint. UserError if the file is shorter than that."""
         with told(self.path):
             if self.size() < size:
-                raise UserError(f"{self.path} is shorter than the checkpoint says; choose another folder and start over")
+                raise UserError(
+                    f"{self.path} is shorter than the checkpoint says; choose another folder and start over"
+                )
             os.truncate(self.path, size)
 
     def rows(self) -> list[Row]:
