@@ -8,7 +8,8 @@ matrix product whose float conversion is multiplied at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from onnx import AttributeProto, FunctionProto, NodeProto, helper, numpy_helper
@@ -41,7 +42,7 @@ class _Body:
         self._used = 0
 
     def __call__(
-        self, op: str, *inputs: str, out: str | None = None, refs: dict[str, int] | None = None, **attrs: object
+        self, op: str, *inputs: str, out: str | None = None, refs: Mapping[str, int] | None = None, **attrs: Any
     ) -> str:
         """Append a node and return its output; `refs` are attributes taken from the call."""
         if out is None:
@@ -50,7 +51,7 @@ class _Body:
         node = helper.make_node(op, list(inputs), [out], **attrs)
         for name, kind in (refs or {}).items():
             attribute = node.attribute.add()
-            attribute.name, attribute.ref_attr_name, attribute.type = name, name, kind  # type: ignore[assignment]
+            attribute.name, attribute.ref_attr_name, attribute.type = name, name, kind
         self.nodes.append(node)
         return out
 
@@ -91,10 +92,8 @@ class _Body:
 def _ternary_qconv() -> FunctionProto:
     body = _Body()
     weight = body("Reshape", body.weight("w", "codebook"), "wshape")
-    body(
-        "QLinearConv", "x", "x_scale", "x_zero", weight, "w_scale", body.constant(0, np.int8), "y_scale", "y_zero", "bias",
-        out="y", refs=_CONV_ATTRIBUTES,
-    )  # fmt: skip
+    operands = ["x", "x_scale", "x_zero", weight, "w_scale", body.constant(0, np.int8), "y_scale", "y_zero", "bias"]
+    body("QLinearConv", *operands, out="y", refs=_CONV_ATTRIBUTES)
     inputs = "x x_scale x_zero w codebook w_scale bias y_scale y_zero"
     return body.function("TernaryQConv", inputs, ["w_shape", *_CONV_ATTRIBUTES])
 

@@ -1,0 +1,212 @@
+"""`Graph` → ONNX, as docs/format.md describes the file. The same graph gives the same bytes."""
+
+from __future__ import annotations
+
+from functools import singledispatchmethod
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from tritkit.deploy import graph as g
+from tritkit.deploy.functions import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET, make_functions
+
+
+def to_onnx(graph: g.Graph) -> ModelProto:
+    """The model, with the functions it uses; checked by onnx.checker."""
+    writer = _Writer(graph)
+    for node in graph.nodes:
+        writer.write(node)
+    proto = helper.make_graph(
+        writer.nodes,
+        "tritkit",
+        [_value_info(graph.values[name]) for name in graph.inputs],
+        [_value_info(graph.values[name]) for name in graph.outputs],
+        writer.initializers,
+    )
+    model = helper.make_model(
+        proto,
+        producer_name="tritkit",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
+        functions=make_functions([n.op_type for n in writer.nodes if n.domain == DOMAIN]),
+    )
+    helper.set_model_props(model, dict(graph.metadata))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def pack_codes(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Codes [O, ...] in {−1, 0, 1} → [O, ⌈K/4⌉] bytes: 2 bits a code (0, 1, 3), the first in the lowest bits."""
+    fields = (codes.reshape(len(codes), -1) & 3).astype(np.uint8)  # two's complement: −1 is 3
+    fields = np.pad(fields, ((0, 0), (0, -fields.shape[1] % 4))).reshape(len(codes), -1, 4)
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(fields << np.array([0, 2, 4, 6], np.uint8), axis=-1)
+    return packed
+
+
+def _value_info(value: g.Value) -> ValueInfoProto:
+    kind = TensorProto.FLOAT if value.quant is None else TensorProto.UINT8
+    return helper.make_tensor_value_info(value.name, kind, ["N", *value.shape])
+
+
+def _geometry(node: g.QConv | g.FloatConv) -> dict[str, Any]:
+    return {"strides": node.strides, "pads": node.pads, "dilations": node.dilations, "group": node.group}
+
+
+class _Writer:
+    """Nodes and initializers; equal initializers are stored once."""
+
+    def __init__(self, graph: g.Graph) -> None:
+        self.graph = graph
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self._stored: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._taken = set(graph.values)
+
+    def store(self, value: Any, dtype: Any, hint: str) -> str:
+        """The name of an initializer with this content, made if there is none."""
+        array = np.array(value, dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._stored:
+            name, i = hint, 1
+            while name in self._taken:
+                name, i = f"{hint}_{i}", i + 1
+            self._taken.add(name)
+            self._stored[key] = name
+            self.initializers.append(numpy_helper.from_array(array, name))
+        return self._stored[key]
+
+    def emit(self, node: g.Node, op: str, *inputs: str, domain: str = "", **attributes: Any) -> None:
+        """Append the ONNX node; without inputs given, those of the graph's node."""
+        made = helper.make_node(op, inputs or node.inputs, [node.output], node.name, domain=domain, **attributes)
+        self.nodes.append(made)
+
+    def quant(self, value: str) -> tuple[str, str]:
+        """Scale and zero point of a tensor."""
+        quant = self.graph.quant(value)
+        scale = self.store(quant.scale, np.float32, f"{value}.scale")
+        return scale, self.store(quant.zero_point, np.uint8, f"{value}.zero")
+
+    def quantized(self, value: str) -> tuple[str, str, str]:
+        """A tensor with its scale and zero point."""
+        return value, *self.quant(value)
+
+    def weight(self, node: g.QConv | g.QGemm) -> tuple[str, ...]:
+        """The inputs that hold the weight: packed codes and codebook, or int8."""
+        weight, name = node.weight, node.name
+        if isinstance(weight, g.Int8Weight):
+            return (self.store(weight.values, np.int8, f"{name}.weight"),)
+        zero = np.zeros_like(weight.p)
+        book = np.stack([zero, weight.p, zero, -weight.n], axis=1)
+        packed = self.store(pack_codes(weight.codes), np.uint8, f"{name}.codes")
+        return packed, self.store(book, np.int8, f"{name}.codebook")
+
+    def scale_and_bias(self, node: g.QConv | g.QGemm) -> tuple[str, str]:
+        scale = self.store(node.w_scale, np.float32, f"{node.name}.w_scale")
+        return scale, self.store(node.bias, np.int32, f"{node.name}.bias")
+
+    def float_weight(self, node: g.FloatConv | g.FloatGemm) -> tuple[str, str]:
+        weight = self.store(node.weight, np.float32, f"{node.name}.weight")
+        return weight, self.store(node.bias, np.float32, f"{node.name}.bias")
+
+    # ---- one writer an operation
+
+    @singledispatchmethod
+    def write(self, node: g.Node) -> None:
+        raise TypeError(f"no ONNX form for {type(node).__name__}")
+
+    @write.register
+    def _(self, node: g.Quantize) -> None:
+        self.emit(node, "QuantizeLinear", node.inputs[0], *self.quant(node.output))
+
+    @write.register
+    def _(self, node: g.Dequantize) -> None:
+        self.emit(node, "DequantizeLinear", *self.quantized(node.inputs[0]))
+
+    @write.register
+    def _(self, node: g.QConv) -> None:
+        x, weight, y = self.quantized(node.inputs[0]), self.weight(node), self.quant(node.output)
+        scale, bias = self.scale_and_bias(node)
+        shape = list(node.weight.shape)
+        if isinstance(node.weight, g.TernaryWeight):
+            inputs = [*x, *weight, scale, bias, *y]
+            self.emit(node, "TernaryQConv", *inputs, domain=DOMAIN, w_shape=shape, **_geometry(node))
+        else:
+            zero = self.store(0, np.int8, "weight.zero")
+            inputs = [*x, *weight, scale, zero, *y, bias]
+            self.emit(node, "QLinearConv", *inputs, kernel_shape=shape[2:], **_geometry(node))
+
+    @write.register
+    def _(self, node: g.QGemm) -> None:
+        quantized = self.graph.values[node.output].quant is not None
+        inputs = [*self.quantized(node.inputs[0]), *self.weight(node), *self.scale_and_bias(node)]
+        inputs += self.quant(node.output) if quantized else ()
+        ternary = isinstance(node.weight, g.TernaryWeight)
+        op = ("Ternary" if ternary else "Int8") + ("QGemm" if quantized else "Gemm")
+        shape = {"w_shape": list(node.weight.shape)} if ternary else {}
+        self.emit(node, op, *inputs, domain=DOMAIN, **shape)
+
+    @write.register
+    def _(self, node: g.FloatConv) -> None:
+        kernel = list(node.weight.shape[2:])
+        self.emit(node, "Conv", *node.inputs, *self.float_weight(node), kernel_shape=kernel, **_geometry(node))
+
+    @write.register
+    def _(self, node: g.FloatGemm) -> None:
+        self.emit(node, "Gemm", *node.inputs, *self.float_weight(node), transB=1)
+
+    @write.register
+    def _(self, node: g.QAdd) -> None:
+        a, b = node.inputs
+        self.emit(node, "QAdd", *self.quantized(a), *self.quantized(b), *self.quant(node.output), domain=DOMAIN)
+
+    @write.register
+    def _(self, node: g.QAveragePool) -> None:
+        tables = [self.store(getattr(node, t), np.float32, f"{node.name}.{t}") for t in ("rows", "cols", "count")]
+        inputs = [*self.quantized(node.inputs[0]), *tables, *self.quant(node.output)]
+        self.emit(node, "QAveragePool", *inputs, domain=DOMAIN)
+
+    @write.register
+    def _(self, node: g.QRescale) -> None:
+        self.emit(node, "QRescale", *self.quantized(node.inputs[0]), *self.quant(node.output), domain=DOMAIN)
+
+    @write.register
+    def _(self, node: g.MaxPool) -> None:
+        window: dict[str, Any] = {"kernel_shape": node.kernel, "strides": node.strides, "pads": node.pads}
+        self.emit(node, "MaxPool", dilations=node.dilations, ceil_mode=0, **window)
+
+    @write.register
+    def _(self, node: g.Clip) -> None:
+        limits = [self.store(v, np.uint8, f"{node.name}.limit") for v in (node.low, node.high)]
+        self.emit(node, "Clip", *node.inputs, *limits)
+
+    @write.register
+    def _(self, node: g.Pad) -> None:
+        pads = self.store([0, *node.before, 0, *node.after], np.int64, f"{node.name}.pads")
+        self.emit(node, "Pad", *node.inputs, pads, self.quant(node.output)[1], mode="constant")
+
+    @write.register
+    def _(self, node: g.Slice) -> None:
+        axes = range(1, len(node.starts) + 1)
+        parts = {"starts": node.starts, "ends": node.stops, "axes": axes, "steps": node.steps}
+        names = [self.store(v, np.int64, f"{node.name}.{k}") for k, v in parts.items()]
+        self.emit(node, "Slice", *node.inputs, *names)
+
+    @write.register
+    def _(self, node: g.Concat) -> None:
+        self.emit(node, "Concat", axis=node.axis)
+
+    @write.register
+    def _(self, node: g.Reshape) -> None:
+        shape = self.store([0, *self.graph.values[node.output].shape], np.int64, f"{node.name}.shape")
+        self.emit(node, "Reshape", *node.inputs, shape)
+
+    @write.register
+    def _(self, node: g.FloatClip) -> None:
+        if node.low == 0 and np.isinf(node.high):
+            self.emit(node, "Relu")
+            return
+        limits = [self.store(v, np.float32, f"{node.name}.limit") for v in (node.low, node.high)]
+        self.emit(node, "Clip", *node.inputs, *limits)
