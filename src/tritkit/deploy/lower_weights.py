@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,7 +137,7 @@ def _check_affine(name: str, affine: Affine) -> None:
         raise UserError(f"layer {name!r}: its bias or batch norm has NaN or infinite values")
 
 
-def _column(values: NDArray[np.generic], ndim: int) -> NDArray[np.generic]:
+def _column(values: NDArray[Any], ndim: int) -> NDArray[Any]:
     return values.reshape(-1, *[1] * (ndim - 1))
 
 

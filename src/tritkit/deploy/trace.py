@@ -156,7 +156,7 @@ def _export(net: nn.Module, batch: Tensor) -> tuple[ExportedProgram, bool]:
             reason = (str(error) or str(free_error) or "no reason given").strip().splitlines()[0]
             raise UnsupportedError(
                 f"torch.export cannot follow {type(net).__name__} on an input of shape {shape}: {reason}; "
-                "that the shape is the network's and that its control flow does not depend on data"
+                "check that the shape is the network's and that its control flow does not depend on data"
             ) from error
 
 
