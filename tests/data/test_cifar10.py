@@ -173,7 +173,7 @@ def test_find_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_file("deep/absent")
 
 
-# ---- download, from a server of our own -------------------------------------------------------------------------------
+# ---- download, from a server of our own ----------------------------------------------------------------------
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

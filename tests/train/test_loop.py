@@ -1,0 +1,193 @@
+"""The loop: it learns, it records what it should, and it says plainly why it cannot go on."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+from tiny import TERNARY, images, recipe, run
+
+from tritkit.activations import FakeQuantize
+from tritkit.errors import ModelFileError, TritkitError, UserError
+from tritkit.models import cifar_resnet
+from tritkit.surgery import named_ternary
+from tritkit.train import ConsoleReporter, evaluate, load_trained, read_record, train
+from tritkit.train.loop import _split
+from tritkit.train.objective import distillation, make_loss
+
+
+def test_it_learns_and_records(tmp_path: Path) -> None:
+    result = run(tmp_path, {"epochs": 6, "held_out": 32})
+    header, *epochs, final = read_record(result.record)
+    assert header["recipe"]["epochs"] == 6
+    assert header["versions"]["torch"] == torch.__version__
+    assert [row["epoch"] for row in epochs] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in epochs] == [7, 14, 21, 28, 35, 42]  # 224 images in batches of 32
+    assert epochs[-1]["train_error"] < 0.5 < epochs[0]["train_error"]
+    assert all(0 <= row["held_out_error"] <= 1 for row in epochs)
+    assert final["test_error"] == result.test_error < 0.7  # guessing is 0.9
+    assert final["test_images"] == 64
+
+
+def test_a_ternary_run_ends_in_the_network_it_reports(tmp_path: Path) -> None:
+    result = run(tmp_path, TERNARY)
+    net, loaded = load_trained(result.weights)
+    assert loaded == recipe(**TERNARY)
+    assert evaluate(net, images(64, 1), loaded.mean, loaded.std) == result.test_error
+    layers = read_record(result.record)[-1]["layers"]
+    ternary = {name: value for name, _, value in named_ternary(net)}
+    assert list(layers) == list(ternary) == [f"layer{k}.0.conv{c}" for k in (1, 2, 3) for c in (1, 2)]
+    for name, value in ternary.items():
+        assert layers[name]["wp"] == float(value.scale_pos.mean())
+        assert layers[name]["density"] == pytest.approx(float((value.codes != 0).double().mean()))
+        assert torch.equal(value.snap().dequantize(), value.dequantize())  # on the deployed grid already
+    quantizers = [m for m in net.modules() if isinstance(m, FakeQuantize)]
+    assert quantizers
+    assert all(q.ready and q.frozen for q in quantizers)
+
+
+def test_codes_stay_when_frozen(tmp_path: Path) -> None:
+    changes = {**TERNARY, "freeze_codes_epoch": 2, "activations": None, "snap_scales": False}
+    first, *_ = (row for row in read_record(run(tmp_path, changes).record) if row["kind"] == "epoch")
+    last = read_record(tmp_path / "record.jsonl")[-1]
+    for name, layer in last["layers"].items():
+        assert layer["density"] == first["layers"][name]["density"]
+        assert layer["wp"] != first["layers"][name]["wp"]
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    losses = [
+        [row["loss"] for row in read_record(run(tmp_path / str(k), {"seed": seed, "epochs": 2}).record)[1:-1]]
+        for k, seed in enumerate((0, 0, 1))
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_it_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    run(tmp_path, {"epochs": 2})
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_held_out_images_are_the_same_in_every_run() -> None:
+    everything = images(256, 0)
+    rest, kept = _split(everything, 40)
+    assert (len(rest), len(kept)) == (216, 40)
+    assert {i.numpy().tobytes() for i in rest.images}.isdisjoint(i.numpy().tobytes() for i in kept.images)
+    torch.manual_seed(77)
+    assert torch.equal(_split(everything, 40)[1].images, kept.images)
+
+
+def test_evaluate_counts_and_leaves_the_modes() -> None:
+    net = cifar_resnet(8)
+    net.layer2.eval()
+    few = images(7, 3)
+    error = evaluate(net, few, (0.5,) * 3, (0.25,) * 3, batch_size=3)
+    assert error * 7 == pytest.approx(round(error * 7))
+    assert net.training
+    assert net.layer1.training
+    assert not net.layer2.training
+    with pytest.raises(UserError, match="no images"):
+        evaluate(net, few.subset(torch.empty(0, dtype=torch.int64)), (0.5,) * 3, (0.25,) * 3)
+
+
+def test_distillation_by_hand() -> None:
+    logits, teacher = torch.tensor([[0.0, 2.0]]), torch.tensor([[4.0, 0.0]])
+    # T = 2: teacher softmax(2, 0) = (.880797, .119203), student softmax(0, 1) = (.268941, .731059)
+    # KL = .880797 ln(.880797/.268941) + .119203 ln(.119203/.731059) = 1.044923 - .216194; times 4
+    assert float(distillation(logits, teacher, 2.0)) == pytest.approx(3.31492, abs=1e-4)
+    assert float(distillation(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_teacher_gets_its_own_normalisation(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = cifar_resnet(8)
+    metadata = {"normalize_mean": "0.1,0.2,0.3", "normalize_std": "0.5,0.4,0.25"}
+    save_file(teacher.state_dict(), tmp_path / "t.safetensors", metadata)
+    settings = {"model": "cifar-resnet8", "weights": str(tmp_path / "t.safetensors"), "weight": 1.0}
+    ours = recipe(distill=settings, precision="float32")
+    few = images(4, 0)
+    raw = few.images.float() / 255
+    mine = (raw - torch.tensor(ours.mean).view(3, 1, 1)) / torch.tensor(ours.std).view(3, 1, 1)
+    theirs = (raw - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.4, 0.25]).view(3, 1, 1)
+    same = make_loss(ours)(teacher.eval()(theirs), mine, few.labels)
+    assert same.item() == pytest.approx(0, abs=1e-5)
+
+
+# ---- what goes wrong -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_size": 300}, "batch_size is 300, but there are only 256 training images"),
+        ({"held_out": 256}, "held_out is 256; there are 256"),
+        ({"model": "vgg"}, "no model 'vgg'"),
+        ({"init": "absent.safetensors"}, "no file absent.safetensors"),
+        ({"method": {"name": "ttq", "treshold": 0.1}}, "no parameter 'treshold'; did you mean 'threshold'"),
+        ({"method": {"name": "tqt"}}, "no method 'tqt'"),
+        ({"method": {"name": "ttq"}, "exclude": ["fc"]}, "'fc' matches no"),
+        ({"distill": {"model": "cifar-resnet8", "weights": "absent"}}, "no file absent"),
+    ],
+)
+def test_mistakes(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        run(tmp_path, changes)
+    assert not list(tmp_path.iterdir())  # nothing half-begun
+
+
+def test_a_loss_that_diverges(tmp_path: Path) -> None:
+    with pytest.raises(TritkitError, match=r"the loss is .* at step \d+; lower lr"):
+        run(tmp_path, {"lr": 1e30, "epochs": 4})
+
+
+def test_no_data(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no CIFAR-10"):
+        train(recipe(), tmp_path, tmp_path / "out")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_disk_full(tmp_path: Path) -> None:
+    run(tmp_path, {"epochs": 2, "schedule": {"name": "cosine", "warmup_epochs": 0}})
+    for name in ("record.jsonl", "final.safetensors"):
+        (tmp_path / name).unlink()
+    (tmp_path / "checkpoint.pt").unlink()
+    (tmp_path / "checkpoint.pt.tmp").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot write .*checkpoint\.pt: No space left on device"):
+        run(tmp_path, {})
+
+
+def test_the_output_folder_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        run(tmp_path / "out", {})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="Permission denied"):
+        run(tmp_path / "out", {})
+
+
+def test_foreign_weights_are_no_run(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelFileError, match="no recipe in its metadata"):
+        load_trained(tmp_path / "w.safetensors")
+
+
+def test_without_a_terminal_an_epoch_is_a_line(tmp_path: Path) -> None:
+    text = io.StringIO()
+    run(tmp_path, {"epochs": 2}, ConsoleReporter(Console(file=text, force_terminal=False, width=120)))
+    lines = text.getvalue().splitlines()
+    assert [line[:9] for line in lines] == ["epoch   1", "epoch   2"]
+    assert "train error" in lines[0]
