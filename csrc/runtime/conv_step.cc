@@ -1,0 +1,177 @@
+// The weighted step: weights packed for the first kernel that fits, zero point folded into the bias.
+#include <algorithm>
+#include <new>
+
+#include "base/checked.h"
+#include "base/memory.h"
+#include "kernels/copy/copy.h"
+#include "runtime/steps.h"
+
+namespace tritkit {
+namespace {
+
+class ConvStep final : public Step {
+ public:
+  ConvStep(const StepContext& context, const PlannedNode& node, const Conv& conv);
+  void run(const Frame& frame, int64_t part, int64_t parts) const override;
+
+ private:
+  void choose_kernel(const StepContext& context, const Conv& conv);
+  void fold(const Conv& conv, float x_scale, int32_t x_zero, float y_scale);
+  void set_outputs(const StepContext& context, const PlannedNode& node, const Conv& conv);
+  void pack(const Conv& conv);
+  ConvRange range(int64_t batch, int64_t part, int64_t parts) const;
+
+  const ConvKernel* kernel_ = nullptr;
+  int64_t panels_ = 1;
+  bool split_panels_ = false;  // weights outweigh pixels: each thread reads only its own weights
+  ConvArgs args_;              // all but the pointers to activations
+  Place x_, y_, residual_;
+  int64_t x_shift_ = 0;  // from pixel (0, 0) back to where the first tap reads
+  AlignedBuffer packed_, bias_, multiplier_;
+};
+
+// [O, C, kh, kw] to the kernels' [O, kh, kw, C].
+std::vector<int8_t> channels_last(const std::vector<int8_t>& codes, const ConvShape& shape) {
+  const int64_t channels = shape.in_channels / shape.groups, taps = shape.kernel_h * shape.kernel_w;
+  std::vector<int8_t> result(codes.size());
+  for (int64_t o = 0; o < shape.out_channels; ++o) {
+    const int8_t* from = &codes[o * channels * taps];
+    int8_t* to = &result[o * channels * taps];
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t t = 0; t < taps; ++t) to[t * channels + c] = from[c * taps + t];
+    }
+  }
+  return result;
+}
+
+ConvShape conv_shape(const Conv& conv, const Window& w, const Value& x, const Value& y) {
+  return {x.channels, y.channels, conv.groups, w.kernel_h, w.kernel_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w, y.height, y.width};
+}
+
+void set_strides(const Place& place, int64_t* image, int64_t* row, int64_t* pixel) {
+  *image = place.image.image;
+  *row = place.image.row;
+  *pixel = place.image.pixel;
+}
+
+ConvStep::ConvStep(const StepContext& context, const PlannedNode& node, const Conv& conv) {
+  const Value& x = context.graph.values[node.inputs[0]];
+  const Value& own = context.graph.values[context.graph.nodes[node.node].output];  // before a fused addition
+  x_ = context.layout.places[node.inputs[0]];
+  y_ = context.layout.places[node.output];
+  args_.shape = conv_shape(conv, node.window, x, own);
+  set_strides(x_, &args_.x_image, &args_.x_row, &args_.x_pixel);
+  x_shift_ = node.window.top * args_.x_row + node.window.left * args_.x_pixel;
+  choose_kernel(context, conv);
+  set_outputs(context, node, conv);
+  fold(conv, x.scale, x.zero, own.scale);
+  pack(conv);
+  info.weights = static_cast<int64_t>(conv.codes.size());
+  info.nonzero = info.weights - std::count(conv.codes.begin(), conv.codes.end(), int8_t{0});
+  info.packed_bytes = static_cast<int64_t>(packed_.size());
+  info.macs = info.weights * own.height * own.width;
+  info.kernel = kernel_->name;
+  nanoseconds = info.macs / 100;
+  split_panels_ = panels_ > 1 && info.packed_bytes > x_.bytes;
+}
+
+void ConvStep::choose_kernel(const StepContext& context, const Conv& conv) {
+  for (size_t i = 0; i < context.kernel_count && !kernel_; ++i) {
+    if (context.kernels[i]->fits(args_.shape, conv.ternary)) kernel_ = context.kernels[i];
+  }
+  if (!kernel_) throw Error(TK_INTERNAL, "no convolution kernel runs this shape");
+  panels_ = kernel_->panels(args_.shape);
+}
+
+void ConvStep::set_outputs(const StepContext& context, const PlannedNode& node, const Conv& conv) {
+  const Value& own = context.graph.values[context.graph.nodes[node.node].output];
+  const Value& y = context.graph.values[node.output];
+  if (conv.to_float) {
+    args_.output = ConvOutput::to_float;
+    args_.y_pixel = args_.y_row = args_.y_image = y.channels * 4;  // rank 2: dense [N, O]
+    return;
+  }
+  set_strides(y_, &args_.y_image, &args_.y_row, &args_.y_pixel);
+  args_.y_zero = y.zero;
+  if (node.add < 0) return;
+  const Value& residual = context.graph.values[node.residual];
+  residual_ = context.layout.places[node.residual];
+  args_.output = ConvOutput::requantize_add;
+  set_strides(residual_, &args_.r_image, &args_.r_row, &args_.r_pixel);
+  args_.v_zero = own.zero;
+  args_.r_zero = residual.zero;
+  args_.v_scale = own.scale / y.scale;
+  args_.r_scale = residual.scale / y.scale;
+}
+
+// bias' = bias - x_zero * sum(w), so that the halo may hold x_zero. |bias'| < 2^31 by the limits of docs/format.md.
+void ConvStep::fold(const Conv& conv, float x_scale, int32_t x_zero, float y_scale) {
+  const int64_t outputs = args_.shape.out_channels, inputs = static_cast<int64_t>(conv.codes.size()) / outputs;
+  bias_ = AlignedBuffer(padded_outputs(outputs) * sizeof(int32_t));
+  multiplier_ = AlignedBuffer(padded_outputs(outputs) * sizeof(float));
+  int32_t* bias = reinterpret_cast<int32_t*>(bias_.data());
+  float* multiplier = reinterpret_cast<float*>(multiplier_.data());
+  for (int64_t o = 0; o < outputs; ++o) {
+    int64_t sum = 0;
+    for (int64_t k = 0; k < inputs; ++k) {
+      const int8_t code = conv.codes[o * inputs + k];
+      sum += !conv.ternary ? code : code > 0 ? conv.plus[o] : code < 0 ? conv.minus[o] : 0;
+    }
+    bias[o] = static_cast<int32_t>(conv.bias[o] - x_zero * sum);
+    const float product = x_scale * conv.w_scale[o];
+    multiplier[o] = conv.to_float ? product : product / y_scale;
+  }
+  args_.bias = bias;
+  args_.multiplier = multiplier;
+}
+
+void ConvStep::pack(const Conv& conv) {
+  const size_t bytes = kernel_->packed_bytes(args_.shape, conv.ternary);
+  if (static_cast<int64_t>(bytes) > physical_memory() || bytes > SIZE_MAX / 2) throw std::bad_alloc();
+  packed_ = AlignedBuffer(bytes);
+  const std::vector<int8_t> codes = channels_last(conv.codes, args_.shape);
+  ConvWeights weights;
+  weights.codes = codes.data();
+  if (conv.ternary) {
+    weights.plus = conv.plus.data();
+    weights.minus = conv.minus.data();
+  }
+  kernel_->pack(args_.shape, weights, packed_.data());
+  args_.packed = packed_.data();
+}
+
+ConvRange ConvStep::range(int64_t batch, int64_t part, int64_t parts) const {
+  const int64_t pixels = batch * args_.shape.out_h * args_.shape.out_w;
+  if (split_panels_ && panels_ >= parts && pixels < 1024) {
+    const Rows panels = share(panels_, part, parts);
+    return {0, pixels, panels.begin, panels.end};
+  }
+  // Whole image rows where there are enough of them: a tile that crosses a row is slower.
+  const int64_t row = args_.shape.out_w, grain = pixels / row >= 4 * parts ? row : 1;
+  const Rows rows = share(pixels / grain, part, parts);
+  return {rows.begin * grain, rows.end * grain, 0, panels_};
+}
+
+void ConvStep::run(const Frame& frame, int64_t part, int64_t parts) const {
+  ConvArgs args = args_;
+  args.x = frame.codes(x_) - x_shift_;
+  if (args.output == ConvOutput::to_float) {
+    args.y = frame.writable_floats(y_);
+  } else {
+    args.y = frame.codes(y_);
+    const Rows images = share(frame.batch, part, parts);
+    fill_halo(y_.image, frame.codes(y_), images.begin, images.end);
+  }
+  if (args.output == ConvOutput::requantize_add) args.r = frame.codes(residual_);
+  const ConvRange range = this->range(frame.batch, part, parts);
+  if (range.pixel_begin < range.pixel_end && range.panel_begin < range.panel_end) kernel_->run(args, range);
+}
+
+}  // namespace
+
+std::unique_ptr<Step> make_conv_step(const StepContext& context, const PlannedNode& node, const Conv& conv) {
+  return std::make_unique<ConvStep>(context, node, conv);
+}
+
+}  // namespace tritkit

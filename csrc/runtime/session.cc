@@ -1,0 +1,156 @@
+#include "runtime/session.h"
+
+#include <chrono>
+#include <string>
+
+#include "base/checked.h"
+#include "runtime/fork_guard.h"
+#include "runtime/steps.h"
+
+namespace tritkit {
+namespace {
+
+constexpr size_t max_nodes = 20000;       // the memory plan takes their square
+constexpr int64_t worth_waking = 4000;    // nanoseconds of a step below which other threads cost more than they save
+constexpr size_t max_kernels = 64;
+
+std::string shape_of(const Value& value) {
+  std::string text = "[N, " + std::to_string(value.channels);
+  if (value.rank == 4) text += ", " + std::to_string(value.height) + ", " + std::to_string(value.width);
+  return text + "]";
+}
+
+std::string shape_of(const tk_tensor& tensor) {
+  std::string text = "[";
+  for (int32_t i = 0; i < tensor.rank; ++i) text += (i ? ", " : "") + std::to_string(tensor.dims[i]);
+  return text + "]";
+}
+
+void check_tensor(const tk_tensor& tensor, const Value& value, const std::string& name, int64_t batch) {
+  if (tensor.dtype != TK_FLOAT32) bad_argument(name + " must be float32");
+  if (tensor.rank < 1 || tensor.rank > TK_MAX_RANK) bad_argument(name + " has the rank " + std::to_string(tensor.rank));
+  const bool same = tensor.rank == value.rank && tensor.dims[1] == value.channels &&
+                    (value.rank == 2 || (tensor.dims[2] == value.height && tensor.dims[3] == value.width));
+  if (!same) bad_argument(name + " has the shape " + shape_of(tensor) + ", allowed is " + shape_of(value));
+  if (tensor.dims[0] < 1) bad_argument(name + " has a batch of " + std::to_string(tensor.dims[0]) + ", allowed is 1 or more");
+  if (batch > 0 && tensor.dims[0] != batch) {
+    bad_argument(name + " has a batch of " + std::to_string(tensor.dims[0]) + ", that of the first input is " + std::to_string(batch));
+  }
+  if (!tensor.data) bad_argument(name + " has no data");
+}
+
+bool has_nan(const float* data, int64_t count) {
+  int32_t found = 0;
+  for (int64_t i = 0; i < count; ++i) found |= data[i] != data[i];
+  return found != 0;
+}
+
+void refuse_nan(const float* data, const Value& value, int64_t batch) {
+  for (int64_t n = 0; n < batch; ++n) {
+    if (has_nan(data + n * value.elements(), value.elements())) {
+      bad_argument("image " + std::to_string(n) + " of input " + quoted(value.name) + " holds a NaN, which no quantized network can answer");
+    }
+  }
+}
+
+std::string gigabytes(int64_t bytes) { return std::to_string(bytes / 100000000 / 10) + "." + std::to_string(bytes / 100000000 % 10) + " GB"; }
+
+}  // namespace
+
+Session::Session(std::string_view file, const Options& options) : pool_(options.threads) {
+  const Graph graph = read_graph(file);
+  if (graph.nodes.size() > max_nodes) unsupported("the network has " + std::to_string(graph.nodes.size()) + " nodes, this engine runs 20000 at most");
+  const std::vector<PlannedNode> nodes = simplify(graph);
+  const Layout layout = lay_out(graph, nodes);
+  const ConvKernel* kernels[max_kernels];
+  const char* isa = options.reference ? "scalar" : options.isa.empty() ? nullptr : options.isa.c_str();
+  const size_t kernel_count = conv_kernels(isa, kernels, max_kernels);
+  const StepContext context{graph, layout, kernels, kernel_count};
+  for (const PlannedNode& node : nodes) steps_.push_back(make_step(context, node));
+  for (int index : graph.inputs) inputs_.push_back(graph.values[index]);
+  for (int index : graph.outputs) outputs_.push_back(graph.values[index]);
+  metadata_ = graph.metadata;
+  image_bytes_ = layout.arena_bytes;
+  input_data_.resize(inputs_.size());
+  output_data_.resize(outputs_.size());
+  ForkGuard::add(this);
+}
+
+Session::~Session() { ForkGuard::remove(this); }
+
+int64_t Session::arena_bytes(int64_t batch) const {
+  int64_t bytes;
+  if (batch < 1 || __builtin_mul_overflow(batch, image_bytes_, &bytes)) return -1;
+  return bytes;
+}
+
+int64_t Session::check(const tk_tensor* inputs, size_t input_count, const tk_tensor* outputs, size_t output_count) const {
+  if (input_count != inputs_.size() || output_count != outputs_.size() || !inputs || !outputs) {
+    bad_argument("given are " + std::to_string(input_count) + " inputs and " + std::to_string(output_count) + " outputs, the network has " +
+                 std::to_string(inputs_.size()) + " and " + std::to_string(outputs_.size()));
+  }
+  int64_t batch = 0;
+  for (size_t i = 0; i < input_count; ++i) {
+    check_tensor(inputs[i], inputs_[i], "input " + quoted(inputs_[i].name), batch);
+    batch = inputs[0].dims[0];
+  }
+  for (size_t i = 0; i < output_count; ++i) check_tensor(outputs[i], outputs_[i], "output " + quoted(outputs_[i].name), batch);
+  return batch;
+}
+
+void Session::reserve(int64_t batch) {
+  const int64_t bytes = arena_bytes(batch);
+  if (bytes >= 0 && static_cast<size_t>(bytes) <= arena_.size()) return;
+  if (bytes < 0 || bytes > physical_memory()) {
+    throw Error(TK_OUT_OF_MEMORY, "a batch of " + std::to_string(batch) + " needs " + (bytes < 0 ? "more than 2^63 bytes" : gigabytes(bytes)) +
+                                      " for activations, this machine has " + gigabytes(physical_memory()) + "; run a smaller batch");
+  }
+  arena_ = AlignedBuffer();  // frees before it asks for more
+  arena_ = AlignedBuffer(static_cast<size_t>(bytes));
+}
+
+void Session::run(const tk_tensor* inputs, size_t input_count, const tk_tensor* outputs, size_t output_count, int64_t* nanoseconds) {
+  const int64_t batch = check(inputs, input_count, outputs, output_count);
+  for (size_t i = 0; i < input_count; ++i) refuse_nan(static_cast<const float*>(inputs[i].data), inputs_[i], batch);
+  const std::lock_guard<std::mutex> lock(turn_);
+  reserve(batch);
+  for (size_t i = 0; i < input_count; ++i) input_data_[i] = static_cast<const float*>(inputs[i].data);
+  for (size_t i = 0; i < output_count; ++i) output_data_[i] = static_cast<float*>(outputs[i].data);
+  std::atomic<int64_t> nan_image{-1};
+  execute({batch, arena_.data(), input_data_.data(), output_data_.data(), &nan_image}, nanoseconds);
+  if (nan_image >= 0) bad_argument("image " + std::to_string(nan_image) + " gives a NaN in a float32 layer, which cannot be quantized");
+}
+
+namespace {
+
+struct StepCall {
+  const Step& step;
+  const Frame& frame;
+  int64_t parts;
+  static void run(void* self, int64_t part) {
+    const StepCall* call = static_cast<const StepCall*>(self);
+    call->step.run(call->frame, part, call->parts);
+  }
+};
+
+int64_t now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+void Session::execute(const Frame& frame, int64_t* nanoseconds) {
+  int64_t before = nanoseconds ? now() : 0;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = *steps_[i];
+    const bool alone = pool_.size() == 1 || step.nanoseconds < worth_waking / frame.batch;
+    StepCall call{step, frame, alone ? 1 : pool_.size()};
+    pool_.run(call.parts, StepCall::run, &call);
+    if (!nanoseconds) continue;
+    const int64_t after = now();
+    nanoseconds[i] += after - before;
+    before = after;
+  }
+}
+
+}  // namespace tritkit
