@@ -11,9 +11,9 @@ int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t group_outputs(const ConvShape& s) { return s.out_channels / s.groups; }
 int64_t group_channels(const ConvShape& s) { return s.in_channels / s.groups; }
-int64_t taps(const ConvShape& s) { return s.kernel_h * s.kernel_w; }
+int64_t tap_quads(const ConvShape& s) { return up(group_channels(s), 4); }
 
-int64_t blocks_of_tap(const ConvShape& s, int64_t vectors) { return up(up(group_channels(s), 4), 4 / vectors); }
+int64_t blocks_of_run(const ConvShape& s, int64_t vectors) { return up(conv_runs(s).quads, 4 / vectors); }
 
 int64_t panel_bytes(const ConvVectors& v, const ConvShape& s, bool ternary, int64_t outputs) {
   int64_t bytes = 0;
@@ -33,32 +33,50 @@ struct Strip {
   int64_t first, outputs, vectors;
 };
 
-void pack_tables(const Strip& strip, uint8_t* out) {
-  for (int64_t j = 0; j < strip.outputs; ++j) {
-    out[4 * j + 1] = static_cast<uint8_t>(strip.weights.plus[strip.first + j]);
-    out[4 * j + 3] = static_cast<uint8_t>(strip.weights.minus[strip.first + j]);
-  }
+// Where the weight of one quad for output j of the strip is.
+struct Place {
+  int64_t block, field, lane;
+};
+
+Place place(const Strip& strip, int64_t run, int64_t quad, int64_t j) {
+  const int64_t ways = strip.v.sums / strip.vectors, block_quads = 4 / strip.vectors;
+  const int64_t step = quad % block_quads / ways, way = (j ^ quad) & (ways - 1);
+  const int64_t field = step * strip.v.sums + j / strip.v.lanes * ways + way;
+  return {run * blocks_of_run(strip.shape, strip.vectors) + quad / block_quads, field, (j % strip.v.lanes) ^ way};
 }
 
-// `code` of output j of the strip at one tap and channel, into the strip's zeroed blocks.
-void put(const Strip& strip, int64_t tap, int64_t channel, int64_t j, int8_t code, uint8_t* blocks) {
-  const int64_t quads = 4 / strip.vectors, vector_bytes = 4 * strip.v.lanes;
-  const int64_t block = tap * blocks_of_tap(strip.shape, strip.vectors) + channel / 4 / quads;
-  const int64_t field = channel / 4 % quads * strip.vectors + j / strip.v.lanes;
-  const int64_t byte = j % strip.v.lanes * 4 + channel % 4;
+// `code` of channel `c` of a tap, into the strip's zeroed blocks.
+void put(const Strip& strip, int64_t tap, int64_t c, int64_t j, int8_t code, uint8_t* blocks) {
+  const ConvRuns runs = conv_runs(strip.shape);
+  const int64_t taps_of_run = runs.quads / tap_quads(strip.shape), vector_bytes = 4 * strip.v.lanes;
+  const int64_t quad = tap % taps_of_run * tap_quads(strip.shape) + c / 4;
+  const Place at = place(strip, tap / taps_of_run, quad, j);
+  const int64_t byte = at.lane * 4 + c % 4;
   if (strip.weights.plus) {
-    blocks[block * vector_bytes + byte] |= static_cast<uint8_t>((code & 3) << 2 * field);
+    blocks[at.block * vector_bytes + byte] |= static_cast<uint8_t>((code & 3) << 2 * at.field);
   } else {
-    blocks[(block * 4 + field) * vector_bytes + byte] = static_cast<uint8_t>(code);
+    blocks[(at.block * 4 + at.field) * vector_bytes + byte] = static_cast<uint8_t>(code);
   }
 }
 
 void pack_blocks(const Strip& strip, uint8_t* blocks) {
-  const int64_t channels = group_channels(strip.shape), all_taps = taps(strip.shape);
+  const int64_t channels = group_channels(strip.shape), taps = strip.shape.kernel_h * strip.shape.kernel_w;
   for (int64_t j = 0; j < strip.outputs; ++j) {
-    const int8_t* code = strip.weights.codes + (strip.first + j) * all_taps * channels;
-    for (int64_t tap = 0; tap < all_taps; ++tap) {
+    const int8_t* code = strip.weights.codes + (strip.first + j) * taps * channels;
+    for (int64_t tap = 0; tap < taps; ++tap) {
       for (int64_t c = 0; c < channels; ++c) put(strip, tap, c, j, *code++, blocks);
+    }
+  }
+}
+
+void pack_tables(const Strip& strip, uint8_t* tables) {
+  const int64_t ways = strip.v.sums / strip.vectors;
+  for (int64_t j = 0; j < strip.outputs; ++j) {
+    for (int64_t way = 0; way < ways; ++way) {
+      const int64_t table = j / strip.v.lanes * ways + way, lane = (j % strip.v.lanes) ^ way;
+      uint8_t* const values = tables + (table * strip.v.lanes + lane) * 4;
+      values[1] = static_cast<uint8_t>(strip.weights.plus[strip.first + j]);
+      values[3] = static_cast<uint8_t>(strip.weights.minus[strip.first + j]);
     }
   }
 }
@@ -73,15 +91,21 @@ ConvPanel conv_panel(const ConvShape& s, int64_t panel) {
   return {panel / a_group, panel / a_group * group_outputs(s) + first, left < kPanel ? left : kPanel};
 }
 
+ConvRuns conv_runs(const ConvShape& s) {
+  if (s.groups == 1 && s.dilation_w == 1) return {s.kernel_h, 1, s.kernel_w * tap_quads(s)};
+  return {s.kernel_h, s.kernel_w, tap_quads(s)};
+}
+
 int64_t conv_strip_vectors(const ConvVectors& v, int64_t outputs) {
   int64_t vectors = 1;
-  while (vectors < v.max_vectors && vectors * v.lanes < outputs) vectors *= 2;
+  while (vectors < v.sums && vectors * v.lanes < outputs) vectors *= 2;
   return vectors;
 }
 
 int64_t conv_strip_bytes(const ConvVectors& v, const ConvShape& s, bool ternary, int64_t vectors) {
-  const int64_t blocks = taps(s) * blocks_of_tap(s, vectors);
-  return (ternary ? vectors + blocks : 4 * blocks) * 4 * v.lanes;
+  const ConvRuns runs = conv_runs(s);
+  const int64_t blocks = runs.rows * runs.columns * blocks_of_run(s, vectors);
+  return (ternary ? v.sums + blocks : 4 * blocks) * 4 * v.lanes;
 }
 
 int64_t conv_panel_offset(const ConvVectors& v, const ConvShape& s, bool ternary, int64_t panel) {
@@ -107,7 +131,7 @@ void conv_pack(const ConvVectors& v, const ConvShape& s, const ConvWeights& weig
       const int64_t left = panel.outputs - done, vectors = conv_strip_vectors(v, left), room = vectors * v.lanes;
       const Strip strip{v, s, weights, panel.first_output + done, left < room ? left : room, vectors};
       if (ternary) pack_tables(strip, at);
-      pack_blocks(strip, ternary ? at + vectors * 4 * v.lanes : at);
+      pack_blocks(strip, ternary ? at + v.sums * 4 * v.lanes : at);
       at += conv_strip_bytes(v, s, ternary, vectors);
       done += strip.outputs;
     }

@@ -1,12 +1,17 @@
 // Packed weights of the vector kernels, and how outputs are cut into panels and strips.
 //
-// A panel is up to 64 output channels of one group; a strip is 1, 2 or 4 vectors of `lanes` int32 sums out of it, so many as one
-// tile keeps in registers. A strip is a run of blocks, each four vectors' worth of weights: vector f = q * vectors + v of a
-// block holds input quad q (of 4 / vectors) for output vector v; its byte 4 j + i weighs channel 4 quad + i for output j. Taps
-// (ky, kx) follow one another and each starts a block, missing channels and outputs weigh 0.
-//   int8:     a block is the four vectors.
-//   ternary:  a block is one vector, code of field f in bits 2 f and 2 f + 1 of each byte; before the first block stand
-//             `vectors` tables for the in-lane byte shuffle: entry 4 (j mod 4) + code is the value of the code for output j.
+// A panel is up to 64 output channels of one group, a strip 1, 2 or 4 vectors of `lanes` outputs of it, as many as it needs and at
+// most `sums`. A pixel always has `sums` vectors of int32 sums in registers. Where a strip has fewer vectors of outputs, `ways` =
+// sums / vectors input quads (4 channels) are taken at a time: sum (v, t) holds in lane d what quad d mod ways adds to output
+// d xor t of vector v. The ways are added up at the end. So one load brings every sum its input, whatever the strip's width.
+//
+// A strip is `sums` tables (ternary only) and then blocks of 4 / vectors quads, each block `4` vectors of int8 weights, number
+// f = step * sums + v * ways + t:
+//   int8:     they follow one another.
+//   ternary:  they share one vector, weight f as a code in bits 2 f and 2 f + 1 of each byte. Table v * ways + t serves the in-lane
+//             byte shuffle: its byte 4 (d mod 4) + code is the value of the code for lane d.
+// Quads run over the kernel row (kx, channel) where the taps of a row are neighbours, over one tap's channels otherwise; each run
+// starts a block. Missing channels and outputs weigh 0.
 #pragma once
 #include "kernels/conv/conv.h"
 
@@ -17,13 +22,19 @@ struct ConvPanel {
 };
 
 struct ConvVectors {
-  int64_t lanes, max_vectors;  // int32 lanes of a vector; vectors of the widest strip: 1, 2 or 4
+  int64_t lanes, sums;
+};
+
+// Runs of quads: `rows` x `columns` of them.
+struct ConvRuns {
+  int64_t rows, columns, quads;
 };
 
 inline constexpr int64_t kConvPackedHeader = 64;  // bytes in front of the first strip; the first one says if it is ternary
 
 int64_t conv_panels(const ConvShape& shape);
 ConvPanel conv_panel(const ConvShape& shape, int64_t panel);
+ConvRuns conv_runs(const ConvShape& shape);
 
 // Vectors of the strip that begins where `outputs` of the panel are left.
 int64_t conv_strip_vectors(const ConvVectors& v, int64_t outputs);

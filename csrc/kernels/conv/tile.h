@@ -1,214 +1,276 @@
-// The vector convolution, written once: an instruction set's file includes <immintrin.h> and this inside a namespace of its own,
-// after the struct `Vector` with its operations (see conv_avx512vnni.cc). It includes nothing and uses no library.
+// The vector convolution, written once: an instruction set's file includes this, inside a namespace of its own, after its struct
+// `Vector` of operations (see conv_avx512vnni.cc). No header and no library here: nothing may be shared between instruction sets.
 //
-// Implicit GEMM: a tile is PX pixels x OV vectors of outputs, sums in registers. Each step loads (and decodes) one block of
-// weights and multiplies it with four input channels broadcast from each pixel; pixels are pointers, so a tile
-// spans rows and images.
+// Implicit GEMM: a tile is PX pixels x one strip of OV vectors of outputs, all sums in registers. A step brings each pixel's next
+// quads to all lanes and multiplies them with `kSums` vectors of weights. Pixels are pointers, so a tile spans rows and images.
 
 using I = Vector::I;
 
 constexpr int kLanes = Vector::kLanes;
+constexpr int kSums = Vector::kSums;      // vectors of sums a pixel
+constexpr int kPixels = Vector::kPixels;  // of the largest tile
 constexpr int kVectorBytes = 4 * kLanes;
-constexpr int kMaxPixels = Vector::kSums;  // of the narrowest strip
-constexpr int kMaxOutputs = kLanes * Vector::kMaxVectors;
+constexpr ConvVectors kVectors = {kLanes, kSums};
 
-// Where the taps of a pixel are: rows x columns of them, each `blocks` whole blocks and then `tail` quads.
-struct Taps {
-  int64_t rows, columns, row_step, column_step, blocks, tail;
+// Runs of quads in memory. A scattered run is not contiguous: its quads lie in taps of `tap_quads`, `tap_step` bytes apart.
+struct Runs {
+  int64_t rows, columns, quads, row_step, column_step;
+  bool scattered;
+  int64_t tap_quads, tap_step;
 };
 
 // One strip of outputs and what it needs; arrays are padded with zeros to whole vectors.
 struct Strip {
   const ConvArgs* args;
-  Taps taps;
+  Runs runs;
   const uint8_t* weights;
   int64_t output, outputs, vectors;  // first output channel, how many
   bool ternary;
-  alignas(64) int32_t bias[kMaxOutputs];
-  alignas(64) float multiplier[kMaxOutputs];
+  alignas(64) int32_t bias[kSums * kLanes];
+  alignas(64) float multiplier[kSums * kLanes];
 };
 
 // The pixels of one tile.
 struct Pixels {
-  const uint8_t* x[kMaxPixels];
-  int64_t y[kMaxPixels], r[kMaxPixels];  // byte offsets
+  const uint8_t* x[kPixels];
+  int64_t y[kPixels], r[kPixels];  // byte offsets
 };
 
+// Readers of blocks: four vectors of weights each.
 struct Int8Weights {
-  template <int OV>
-  struct Reader {
-    const uint8_t* at;
-    explicit Reader(const uint8_t* weights) : at(weights) {}
-    void next(I (&w)[4]) {
-      TRITKIT_UNROLL
-      for (int f = 0; f < 4; ++f) w[f] = Vector::load(at + f * kVectorBytes);
-      at += 4 * kVectorBytes;
-    }
-  };
+  const uint8_t* at;
+  explicit Int8Weights(const uint8_t* weights) : at(weights) {}
+  void next(I (&w)[4]) {
+    TRITKIT_UNROLL
+    for (int f = 0; f < 4; ++f) w[f] = Vector::load(at + f * kVectorBytes);
+    at += 4 * kVectorBytes;
+  }
 };
 
 struct TernaryWeights {
-  template <int OV>
-  struct Reader {
-    const uint8_t* tables;
-    const uint8_t* at;
-    explicit Reader(const uint8_t* weights) : tables(weights), at(weights + OV * kVectorBytes) {}
-    void next(I (&w)[4]) {
-      const I codes = Vector::load(at);
-      w[0] = Vector::decode<0>(codes, Vector::load(tables));
-      w[1] = Vector::decode<2>(codes, Vector::load(tables + 1 % OV * kVectorBytes));
-      w[2] = Vector::decode<4>(codes, Vector::load(tables + 2 % OV * kVectorBytes));
-      w[3] = Vector::decode<6>(codes, Vector::load(tables + 3 % OV * kVectorBytes));
-      at += kVectorBytes;
-    }
-  };
+  const uint8_t *tables, *at;
+  explicit TernaryWeights(const uint8_t* weights) : tables(weights), at(weights + kSums * kVectorBytes) {}
+  I table(int f) const { return Vector::load(tables + f % kSums * kVectorBytes); }
+  void next(I (&w)[4]) {
+    __asm__("" : "+r"(tables));  // load the tables each time: kept in registers they would drive the sums out
+    const I codes = Vector::load(at);
+    w[0] = Vector::decode<0>(codes, table(0));
+    w[1] = Vector::decode<2>(codes, table(1));
+    w[2] = Vector::decode<4>(codes, table(2));
+    w[3] = Vector::decode<6>(codes, table(3));
+    at += kVectorBytes;
+  }
 };
 
 template <int PX, int OV>
 struct Sums {
-  I v[PX][OV];
+  static constexpr int kWays = kSums / OV;
+  I v[PX][kSums];
 
-  // Quad q of a block at byte `at` of every pixel.
-  template <int Q>
-  void add(const uint8_t* const* x, int64_t at, const I (&w)[4]) {
+  explicit Sums(const Strip& strip) {
     TRITKIT_UNROLL
     for (int p = 0; p < PX; ++p) {
-      const I quad = Vector::broadcast(x[p] + at + 4 * Q);
       TRITKIT_UNROLL
-      for (int o = 0; o < OV; ++o) v[p][o] = Vector::dot(v[p][o], quad, w[Q * OV + o]);
+      for (int s = 0; s < kSums; ++s) {
+        v[p][s] = s % kWays == 0 ? Vector::load(strip.bias + s / kWays * kLanes) : Vector::splat(0);
+      }
+    }
+  }
+
+  void add(int p, I quads, const I* w) {
+    TRITKIT_UNROLL
+    for (int s = 0; s < kSums; ++s) v[p][s] = Vector::dot(v[p][s], quads, w[s]);
+  }
+
+  // Every pixel's quads at byte `at`.
+  void step(const uint8_t* const* x, int64_t at, const I* w) {
+    TRITKIT_UNROLL
+    for (int p = 0; p < PX; ++p) add(p, Vector::quads<kWays>(x[p] + at), w);
+  }
+
+  // The last `count` < kWays quads of a run.
+  void partial_step(const uint8_t* const* x, int64_t at, int64_t count, const I* w) {
+    TRITKIT_UNROLL
+    for (int p = 0; p < PX; ++p) add(p, Vector::some_quads<kWays>(x[p] + at, count), w);
+  }
+
+  void store(int32_t* out) {
+    TRITKIT_UNROLL
+    for (int p = 0; p < PX; ++p) {
+      TRITKIT_UNROLL
+      for (int o = 0; o < OV; ++o) Vector::store(out + (p * OV + o) * kLanes, total(v[p] + o * kWays));
+    }
+  }
+
+ private:
+  static I total(const I* way) {
+    if constexpr (kWays == 1) return way[0];
+    if constexpr (kWays == 2) return Vector::add(way[0], Vector::exchange<1>(way[1]));
+    if constexpr (kWays == 4) {
+      const I even = Vector::add(way[0], Vector::exchange<2>(way[2])), odd = Vector::add(way[1], Vector::exchange<2>(way[3]));
+      return Vector::add(even, Vector::exchange<1>(odd));
     }
   }
 };
 
 template <int PX, int OV, class Weights>
-void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* sums) {
-  constexpr int kQuads = 4 / OV;
-  const Taps taps = strip.taps;
+void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
+  constexpr int kWays = kSums / OV, kBlockQuads = 4 / OV, kSteps = 4 / kSums;
+  const Runs& runs = strip.runs;
   const uint8_t* x[PX];
   for (int p = 0; p < PX; ++p) x[p] = pixels[p];
-  typename Weights::template Reader<OV> reader(strip.weights);
-  Sums<PX, OV> acc;
-  TRITKIT_UNROLL
-  for (int p = 0; p < PX; ++p) {
-    TRITKIT_UNROLL
-    for (int o = 0; o < OV; ++o) acc.v[p][o] = Vector::load(strip.bias + o * kLanes);
-  }
-  for (int64_t row = 0; row < taps.rows; ++row) {
-    for (int64_t column = 0; column < taps.columns; ++column) {
-      int64_t at = row * taps.row_step + column * taps.column_step;
-      I w[4];
-      for (int64_t block = 0; block < taps.blocks; ++block, at += 4 * kQuads) {
-        reader.next(w);
-        acc.template add<0>(x, at, w);
-        if constexpr (kQuads > 1) acc.template add<1>(x, at, w);
-        if constexpr (kQuads > 2) acc.template add<2>(x, at, w);
-        if constexpr (kQuads > 2) acc.template add<3>(x, at, w);
+  Weights weights(strip.weights);
+  Sums<PX, OV> sums(strip);
+  I w[4];
+  for (int64_t row = 0; row < runs.rows; ++row) {
+    for (int64_t column = 0; column < runs.columns; ++column) {
+      int64_t at = row * runs.row_step + column * runs.column_step, left = runs.quads;
+      for (; left >= kBlockQuads; left -= kBlockQuads, at += 4 * kBlockQuads) {
+        weights.next(w);
+        TRITKIT_UNROLL
+        for (int s = 0; s < kSteps; ++s) sums.step(x, at + 4 * kWays * s, w + kSums * s);
       }
-      if (kQuads == 1 || taps.tail == 0) continue;
-      reader.next(w);
-      acc.template add<0>(x, at, w);
-      if constexpr (kQuads > 2) {
-        if (taps.tail > 1) acc.template add<1>(x, at, w);
-        if (taps.tail > 2) acc.template add<2>(x, at, w);
+      if (left == 0) continue;
+      weights.next(w);
+      TRITKIT_UNROLL
+      for (int s = 0; s < kSteps; ++s, left -= kWays) {
+        if (left >= kWays) sums.step(x, at + 4 * kWays * s, w + kSums * s);
+        if (left > 0 && left < kWays) sums.partial_step(x, at + 4 * kWays * s, left, w + kSums * s);
       }
     }
   }
-  TRITKIT_UNROLL
-  for (int p = 0; p < PX; ++p) {
-    TRITKIT_UNROLL
-    for (int o = 0; o < OV; ++o) Vector::store(sums + (p * OV + o) * kLanes, acc.v[p][o]);
+  sums.store(out);
+}
+
+// One pixel of scattered runs: slow, for inputs whose pixels lie apart while their channels do not fill blocks.
+template <int OV, class Weights>
+void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
+  constexpr int kWays = kSums / OV, kBlockQuads = 4 / OV;
+  const Runs& runs = strip.runs;
+  Weights weights(strip.weights);
+  Sums<1, OV> sums(strip);
+  I w[4];
+  for (int64_t row = 0; row < runs.rows; ++row) {
+    for (int64_t quad = 0; quad < runs.quads; quad += kWays) {
+      alignas(16) uint8_t gathered[4 * kWays] = {};
+      for (int64_t i = quad; i < quad + kWays && i < runs.quads; ++i) {
+        const int64_t at = row * runs.row_step + i / runs.tap_quads * runs.tap_step + i % runs.tap_quads * 4;
+        __builtin_memcpy(gathered + 4 * (i - quad), pixels[0] + at, 4);
+      }
+      if (quad % kBlockQuads == 0) weights.next(w);
+      sums.add(0, Vector::quads<kWays>(gathered), w + quad % kBlockQuads / kWays * kSums);
+    }
   }
+  sums.store(out);
 }
 
 using Accumulate = void (*)(const Strip&, const uint8_t* const*, int32_t*);
 
-struct Tile {
-  int64_t pixels;
-  Accumulate int8, ternary;
-};
-
-template <int PX, int OV>
-constexpr Tile tile() {
-  if constexpr (PX * OV <= Vector::kSums) {
-    return {PX, accumulate<PX, OV, Int8Weights>, accumulate<PX, OV, TernaryWeights>};
-  } else {
-    return {0, nullptr, nullptr};
+// The function for a tile of `pixels`.
+template <int OV, class Weights>
+Accumulate pick_tile(int64_t pixels, bool scattered) {
+  if (scattered) return accumulate_scattered<OV, Weights>;
+  switch (pixels) {
+    case 1: return accumulate<1, OV, Weights>;
+    case 2: return accumulate<2, OV, Weights>;
+    case 3: return accumulate<3, OV, Weights>;
+    case 4: return accumulate<4, OV, Weights>;
+    case 5: return accumulate<kPixels < 5 ? kPixels : 5, OV, Weights>;
+    default: return accumulate<kPixels, OV, Weights>;
   }
 }
 
-// Widest first; a tile with no function is too wide for the registers.
-constexpr int kTiles = 10;
-template <int OV>
-struct Tiles {
-  static constexpr Tile list[kTiles] = {tile<24, OV>(), tile<16, OV>(), tile<12, OV>(), tile<8, OV>(), tile<6, OV>(),
-                                        tile<5, OV>(),  tile<4, OV>(),  tile<3, OV>(),  tile<2, OV>(), tile<1, OV>()};
-};
-
-template <int OV>
-const Tile& pick(int64_t pixels) {
-  const Tile* tile = Tiles<OV>::list;
-  while (tile->pixels == 0 || tile->pixels > pixels) ++tile;
-  return *tile;
+template <class Weights>
+Accumulate pick_tile(int64_t vectors, int64_t pixels, bool scattered) {
+  if (vectors == 1) return pick_tile<1, Weights>(pixels, scattered);
+  return vectors == 2 ? pick_tile<2, Weights>(pixels, scattered) : pick_tile<kSums, Weights>(pixels, scattered);
 }
 
-const Tile& pick_tile(int64_t vectors, int64_t pixels) {
-  if constexpr (Vector::kMaxVectors == 4) {
-    if (vectors == 4) return pick<4>(pixels);
-  }
-  return vectors == 2 ? pick<2>(pixels) : pick<1>(pixels);
+Accumulate pick_tile(const Strip& strip, int64_t pixels) {
+  const bool scattered = strip.runs.scattered;
+  return strip.ternary ? pick_tile<TernaryWeights>(strip.vectors, pixels, scattered)
+                       : pick_tile<Int8Weights>(strip.vectors, pixels, scattered);
 }
 
 #include "kernels/conv/epilogue.h"
 
 // Output pixels one after the other, over rows and images.
-struct Cursor {
-  const ConvArgs& a;
-  int64_t image, row, column;
-
-  Cursor(const ConvArgs& args, int64_t pixel)
-      : a(args),
-        image(pixel / (a.shape.out_h * a.shape.out_w)),
-        row(pixel / a.shape.out_w % a.shape.out_h),
-        column(pixel % a.shape.out_w) {}
-
-  void next(const uint8_t** x, int64_t* y, int64_t* r) {
-    *x = a.x + image * a.x_image + row * a.shape.stride_h * a.x_row + column * a.shape.stride_w * a.x_pixel;
-    *y = image * a.y_image + row * a.y_row + column * a.y_pixel;
-    *r = image * a.r_image + row * a.r_row + column * a.r_pixel;
-    if (++column < a.shape.out_w) return;
-    column = 0;
-    if (++row < a.shape.out_h) return;
-    row = 0;
-    ++image;
+class Cursor {
+ public:
+  Cursor(const ConvArgs& args, int64_t group_offset, int64_t pixel)
+      : a_(args),
+        offset_(group_offset),
+        x_step_(args.shape.stride_w * args.x_pixel),
+        image_(pixel / (args.shape.out_h * args.shape.out_w)),
+        row_(pixel / args.shape.out_w % args.shape.out_h) {
+    begin_row(pixel % args.shape.out_w);
   }
+
+  void next(Pixels& pixels, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      if (left_ == 0) next_row();
+      pixels.x[i] = x_;
+      pixels.y[i] = y_;
+      pixels.r[i] = r_;
+      x_ += x_step_;
+      y_ += a_.y_pixel;
+      r_ += a_.r_pixel;
+      --left_;
+    }
+  }
+
+ private:
+  void next_row() {
+    if (++row_ == a_.shape.out_h) {
+      row_ = 0;
+      ++image_;
+    }
+    begin_row(0);
+  }
+
+  void begin_row(int64_t column) {
+    left_ = a_.shape.out_w - column;
+    x_ = a_.x + offset_ + image_ * a_.x_image + row_ * a_.shape.stride_h * a_.x_row + column * x_step_;
+    y_ = image_ * a_.y_image + row_ * a_.y_row + column * a_.y_pixel;
+    r_ = image_ * a_.r_image + row_ * a_.r_row + column * a_.r_pixel;
+  }
+
+  const ConvArgs& a_;
+  int64_t offset_, x_step_, image_, row_, left_;
+  const uint8_t* x_;
+  int64_t y_, r_;
 };
 
 void run_strip(const Strip& strip, int64_t group_offset, const ConvRange& range) {
-  Cursor cursor(*strip.args, range.pixel_begin);
-  alignas(64) int32_t sums[Vector::kSums * kLanes];
+  const int64_t widest = strip.runs.scattered ? 1 : kPixels;
+  const Finish finish = pick_finish(strip);
+  Accumulate accumulate_tile = pick_tile(strip, widest);
+  Cursor cursor(*strip.args, group_offset, range.pixel_begin);
+  alignas(64) int32_t sums[kPixels * kSums * kLanes];
   Pixels pixels;
   for (int64_t p = range.pixel_begin; p < range.pixel_end;) {
-    const Tile& tile = pick_tile(strip.vectors, range.pixel_end - p);
-    for (int64_t i = 0; i < tile.pixels; ++i) {
-      cursor.next(&pixels.x[i], &pixels.y[i], &pixels.r[i]);
-      pixels.x[i] += group_offset;
-    }
-    (strip.ternary ? tile.ternary : tile.int8)(strip, pixels.x, sums);
-    finish(strip, pixels, tile.pixels, sums);
-    p += tile.pixels;
+    const int64_t left = range.pixel_end - p, count = left < widest ? left : widest;
+    if (count < widest) accumulate_tile = pick_tile(strip, count);
+    cursor.next(pixels, count);
+    accumulate_tile(strip, pixels.x, sums);
+    finish(strip, pixels, count, sums);
+    p += count;
   }
 }
 
-// Taps that lie one after the other in memory are one longer tap, if their blocks do so too.
-Taps make_taps(const ConvArgs& a, int64_t vectors) {
+Runs make_runs(const ConvArgs& a, int64_t vectors) {
   const ConvShape& s = a.shape;
-  const int64_t quads = (s.in_channels / s.groups + 3) / 4, a_block = 4 / vectors;
-  Taps t{s.kernel_h, s.kernel_w, s.dilation_h * a.x_row, s.dilation_w * a.x_pixel, quads / a_block, quads % a_block};
-  if (t.tail == 0 && t.column_step == 4 * quads) {
-    t.blocks *= t.columns;
-    t.columns = 1;
+  const ConvRuns packed = conv_runs(s);
+  const int64_t tap_quads = (s.in_channels / s.groups + 3) / 4, tap_step = s.dilation_w * a.x_pixel;
+  Runs runs = {packed.rows, packed.columns, packed.quads, s.dilation_h * a.x_row, tap_step, false, tap_quads, tap_step};
+  if (packed.quads == tap_quads || a.x_pixel == 4 * tap_quads) return runs;
+  if (tap_quads % (4 / vectors) == 0) {  // every tap starts a block: they may lie apart
+    runs.columns = s.kernel_w;
+    runs.quads = tap_quads;
+  } else {
+    runs.scattered = true;
   }
-  return t;
+  return runs;
 }
 
 void fill_strip(const ConvArgs& a, Strip& strip) {
@@ -217,10 +279,8 @@ void fill_strip(const ConvArgs& a, Strip& strip) {
     strip.bias[j] = real ? a.bias[strip.output + j] : 0;
     strip.multiplier[j] = real ? a.multiplier[strip.output + j] : 0.0f;
   }
-  strip.taps = make_taps(a, strip.vectors);
+  strip.runs = make_runs(a, strip.vectors);
 }
-
-constexpr ConvVectors kVectors = {kLanes, Vector::kMaxVectors};
 
 void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
   const uint8_t* const packed = static_cast<const uint8_t*>(a.packed);
