@@ -1,0 +1,132 @@
+"""`tritkit export`: from a training run to the ONNX file that every engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tritkit.cli.output import Facts, Json, cell, emit, percent
+from tritkit.errors import ModelFileError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tritkit.train import Recipe
+
+Norm = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std a channel, in units of full scale
+_CALIBRATION_IMAGES, _BATCH = 1024, 256
+_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class Flavour(StrEnum):
+    """How the file writes our operations."""
+
+    function = "function"
+    inlined = "inlined"
+    qdq = "qdq"
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A training run's folder, or its final.safetensors.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
+    calibrate: Annotated[
+        str | None,
+        typer.Option(help="Folder of CIFAR-10, or the word sample, for a run without 8-bit activations."),
+    ] = None,
+    flavour: Annotated[Flavour, typer.Option(help="qdq and inlined are for tools that do not expand functions.")] = (
+        Flavour.function
+    ),
+    as_json: Json = False,
+) -> None:
+    """Export a trained network to one ONNX file.
+
+    It is run and compared before it replaces an older file.
+    """
+    weights = weights_of(run)
+    from tritkit.inspection import inspect_file
+    from tritkit.train import load_trained
+
+    net, recipe = load_trained(weights)
+    export_run(net, recipe, out, calibrate, flavour.value)
+    totals = inspect_file(out)["totals"]
+    facts = {"weights": str(weights), "file": str(out), "flavour": flavour.value, "bytes": out.stat().st_size, **totals}
+    emit(facts, as_json, _render)
+
+
+def weights_of(run: Path) -> Path:
+    """The final.safetensors of a run given by its folder or by that file."""
+    if run.suffix == ".pt":
+        raise UserError(f"{run} is a checkpoint of unfinished training; finish it, then give final.safetensors")
+    path = run / "final.safetensors" if run.is_dir() else run
+    if not path.is_file():
+        hint = "the run in this folder is not finished" if run.is_dir() else "give a run's folder or final.safetensors"
+        raise UserError(f"no weights at {path}; {hint}")
+    return path
+
+
+def export_run(net: nn.Module, recipe: Recipe, out: Path, calibrate: str | None, flavour: str) -> None:
+    """Write the network of a run to `out`; a run without 8-bit activations needs images to calibrate on."""
+    norm = (recipe.mean, recipe.std)
+    batches = None
+    if recipe.activations is None:
+        if calibrate is None:
+            raise UserError("the run has no 8-bit activations; give images for their ranges: --calibrate sample")
+        batches = _batches(calibrate, norm)
+    elif calibrate is not None:
+        raise UserError("the run was trained with 8-bit activations, whose ranges are kept; leave --calibrate out")
+    export_network(net, out, (3, 32, 32), norm, _CLASSES, calibration=batches, flavour=flavour)
+
+
+def export_network(
+    net: nn.Module, path: Path, shape: Sequence[int], norm: Norm, classes: Sequence[str], **options: Any
+) -> None:
+    """Export `net`, which takes images of `shape` [C, H, W], with its preprocessing and class names in the file."""
+    import torch
+
+    import tritkit
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+    facts = {"mean": list(norm[0]), "std": list(norm[1]), "classes": list(classes)}
+    tritkit.export(net, path, torch.zeros(2, *shape), input_info=facts, **options)
+
+
+def image_norm(metadata: Mapping[str, str], source: Path) -> Norm:
+    """Mean and std as a safetensors file's metadata gives them. ModelFileError if it does not."""
+    try:
+        mean, std = (
+            tuple(float(v) for v in metadata[key].split(",")) for key in ("normalize_mean", "normalize_std")
+        )
+    except (KeyError, ValueError) as error:
+        lack = "how images are normalised (normalize_mean, normalize_std)"
+        raise ModelFileError(f"{source} does not say {lack}") from error
+    return mean, std
+
+
+def _batches(source: str, norm: Norm) -> Iterator[Tensor]:
+    """Training images, normalised, not augmented."""
+    import torch
+
+    from tritkit.data import load_cifar10, normalise
+    from tritkit.zoo import sample
+
+    if source == "sample":
+        images = torch.from_numpy(sample("train").images)
+    else:
+        images = load_cifar10(source, "train").images[:_CALIBRATION_IMAGES]
+    return (normalise(images[i : i + _BATCH], *norm) for i in range(0, len(images), _BATCH))
+
+
+def _render(facts: Facts, console: Console) -> None:
+    console.print(cell(f"{facts['file']}: {facts['bytes']:,} bytes, float32 would be {facts['float_bytes']:,}"))
+    if facts.get("ternary_density") is not None:
+        share = percent(facts["ternary_density"])
+        console.print(cell(f"{facts['ternary_weights']:,} ternary weights, of which {share} are not zero"))
+    console.print(cell(f"Next: tritkit eval {facts['file']}, tritkit inspect {facts['file']}"))

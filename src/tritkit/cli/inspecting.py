@@ -1,0 +1,65 @@
+"""`tritkit inspect`: what is in a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tritkit.cli.output import Facts, Json, cell, emit, percent, table
+
+_SHOWN = 60  # characters of a metadata value in the table; JSON has all of it
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="An .onnx or .safetensors file.")],
+    as_json: Json = False,
+) -> None:
+    """Show the layers of a model file.
+
+    Bits, share of non-zero weights, scales and bytes of each. Needs neither torch nor onnx.
+    """
+    from tritkit.inspection import inspect_file
+
+    emit(inspect_file(file), as_json, _render)
+
+
+def _render(facts: Facts, console: Console) -> None:
+    if facts["layers"]:
+        columns = ["layer", "kind", "method", "shape", "bits", "density", "Wp", "Wn", "bytes"]
+        console.print(table(columns, map(_layer, facts["layers"]), left=4))
+    elif facts["tensors"]:
+        rows = [[t["name"], t["dtype"], _shape(t["shape"]), t["bytes"]] for t in facts["tensors"]]
+        console.print(table(["tensor", "type", "shape", "bytes"], rows, left=3))
+    console.print()
+    totals = facts["totals"]
+    facts_line = f"{facts['format']}, {facts['bytes']:,} bytes; as float32 {totals['float_bytes']:,} bytes"
+    console.print(cell(f"{facts['file']}: {facts_line}, {totals['ratio']:.1f} times as much"))
+    if totals.get("ternary_density") is not None:
+        share = percent(totals["ternary_density"])
+        console.print(cell(f"ternary weights: {totals['ternary_weights']:,}, of which {share} are not zero"))
+    for key, value in [*facts["metadata"].items(), *facts.get("input", {}).items()]:
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        console.print(cell(f"{key}: {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}"))
+
+
+def _layer(row: dict[str, Any]) -> list[Any]:
+    return [
+        row["name"], row["kind"], row["method"], _shape(row["shape"]), row["bits"],
+        percent(row["density"]), _scale(row["wp"]), _scale(row["wn"]), row["bytes"],
+    ]  # fmt: skip
+
+
+def _shape(shape: list[int]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _scale(value: float | list[float] | None) -> str | None:
+    """A scale, or the range of many."""
+    if isinstance(value, list):
+        return f"{min(value):.3g}…{max(value):.3g}"
+    return None if value is None else f"{value:.4g}"
+
+
