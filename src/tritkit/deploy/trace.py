@@ -31,7 +31,7 @@ class Traced:
     """A traced network. `constants` are the values of all nodes that depend on weights only, by node name."""
 
     module: GraphModule
-    constants: dict[str, Tensor]
+    constants: dict[str, Any]
     free_batch: bool
 
     @property
@@ -74,7 +74,10 @@ class Traced:
             return None
         if not isinstance(argument, Node) or argument.name not in self.constants:
             raise UnsupportedError(f"{argument} is computed from the input where a constant weight is needed")
-        return self.constants[argument.name]
+        value = self.constants[argument.name]
+        if not isinstance(value, Tensor):
+            raise UnsupportedError(f"{argument} is {type(value).__name__} where a constant tensor is needed")
+        return value
 
 
 def trace(net: nn.Module, example: Tensor) -> Traced:
@@ -160,7 +163,7 @@ def _export(net: nn.Module, batch: Tensor) -> tuple[ExportedProgram, bool]:
             ) from error
 
 
-def _constants(program: ExportedProgram, module: GraphModule) -> dict[str, Tensor]:
+def _constants(program: ExportedProgram, module: GraphModule) -> dict[str, Any]:
     signature = program.graph_signature
     targets = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     targets.update(signature.inputs_to_lifted_tensor_constants)
@@ -189,13 +192,12 @@ def _plain_batch_norms(module: GraphModule) -> None:
     module.recompile()
 
 
-def _fold(module: GraphModule, values: dict[str, Tensor]) -> None:
+def _fold(module: GraphModule, values: dict[str, Any]) -> None:
     """Compute every node whose inputs are all constants, and file it among `values`."""
     for node in module.graph.nodes:
-        if node.op != "call_function" or "val" not in node.meta or not node.all_input_nodes:
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if node.op != "call_function" or "val" not in node.meta or random:
             continue
         if all(x.name in values for x in node.all_input_nodes):
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda x: values[x.name])
-            result = node.target(*args, **kwargs)
-            if isinstance(result, Tensor):
-                values[node.name] = result
+            values[node.name] = node.target(*args, **kwargs)
