@@ -24,7 +24,7 @@ struct Vector {
 
   static I load(const void* p) { return _mm512_loadu_si512(p); }
   static F load_floats(const float* p) { return _mm512_loadu_ps(p); }
-  static void store(int32_t* p, I v) { _mm512_store_si512(p, v); }
+  static void store(void* p, I v) { _mm512_store_si512(p, v); }
   static I splat(int32_t v) { return _mm512_set1_epi32(v); }
   static F splat(float v) { return _mm512_set1_ps(v); }
 

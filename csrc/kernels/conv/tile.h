@@ -118,7 +118,11 @@ void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) 
   constexpr int kWays = kSums / OV, kBlockQuads = 4 / OV, kSteps = 4 / kSums;
   const Runs& runs = strip.runs;
   const uint8_t* x[PX];
-  for (int p = 0; p < PX; ++p) x[p] = pixels[p];
+  TRITKIT_UNROLL
+  for (int p = 0; p < PX; ++p) {
+    x[p] = pixels[p];
+    __asm__("" : "+r"(x[p]));  // one by one: a vector load of what was just stored one by one has to wait
+  }
   Weights weights(strip.weights);
   Sums<PX, OV> sums(strip);
   I w[4];
@@ -282,21 +286,42 @@ void fill_strip(const ConvArgs& a, Strip& strip) {
   strip.runs = make_runs(a, strip.vectors);
 }
 
+// Short strips over many pixels are decoded once, into memory near the core: their tiles are too short to hide the decoding.
+constexpr int64_t kDecodedBytes = 16384;
+constexpr int64_t kDecodedPixels = 8 * kPixels;
+
+void decode_ahead(Strip& strip, int64_t blocks, uint8_t* decoded) {
+  TernaryWeights weights(strip.weights);
+  I w[4];
+  for (int64_t block = 0; block < blocks; ++block) {
+    weights.next(w);
+    for (int f = 0; f < 4; ++f) Vector::store(decoded + (4 * block + f) * kVectorBytes, w[f]);
+  }
+  strip.weights = decoded;
+  strip.ternary = false;
+}
+
 void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
   const uint8_t* const packed = static_cast<const uint8_t*>(a.packed);
   const ConvPanel panel = conv_panel(a.shape, index);
+  const bool ternary = packed[0] != 0, many = range.pixel_end - range.pixel_begin >= kDecodedPixels;
+  const uint8_t* weights = packed + conv_panel_offset(kVectors, a.shape, ternary, index);
+  alignas(64) uint8_t decoded[kDecodedBytes];
   Strip strip;
   strip.args = &a;
-  strip.ternary = packed[0] != 0;
-  strip.weights = packed + conv_panel_offset(kVectors, a.shape, strip.ternary, index);
   for (int64_t done = 0; done < panel.outputs; done += strip.outputs) {
     const int64_t left = panel.outputs - done;
     strip.vectors = conv_strip_vectors(kVectors, left);
     strip.output = panel.first_output + done;
     strip.outputs = left < strip.vectors * kLanes ? left : strip.vectors * kLanes;
+    strip.weights = weights;
+    strip.ternary = ternary;
     fill_strip(a, strip);
+    const int64_t bytes = conv_strip_bytes(kVectors, a.shape, ternary, strip.vectors);
+    const int64_t blocks = bytes / kVectorBytes - kSums;
+    if (ternary && many && 4 * blocks * kVectorBytes <= kDecodedBytes) decode_ahead(strip, blocks, decoded);
     run_strip(strip, panel.group * (a.shape.in_channels / a.shape.groups), range);
-    strip.weights += conv_strip_bytes(kVectors, a.shape, strip.ternary, strip.vectors);
+    weights += bytes;
   }
 }
 

@@ -11,7 +11,7 @@ struct Vector {
 
   static I load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static F load_floats(const float* p) { return _mm256_loadu_ps(p); }
-  static void store(int32_t* p, I v) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), v); }
+  static void store(void* p, I v) { _mm256_store_si256(static_cast<__m256i*>(p), v); }
   static I splat(int32_t v) { return _mm256_set1_epi32(v); }
   static F splat(float v) { return _mm256_set1_ps(v); }
 
