@@ -16,6 +16,7 @@ from tritkit.errors import ModelFileError, UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tritkit.deploy import ExportReport
     from tritkit.train import Recipe
 
 Norm = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std a channel, in units of full scale
@@ -52,9 +53,16 @@ def command(
     from tritkit.train import load_trained
 
     net, recipe = load_trained(weights)
-    export_run(net, recipe, out, calibrate, flavour.value)
-    totals = inspect_file(out)["totals"]
-    facts = {"weights": str(weights), "file": str(out), "flavour": flavour.value, "bytes": out.stat().st_size, **totals}
+    report = export_run(net, recipe, out, calibrate, flavour.value)
+    facts = {
+        "weights": str(weights),
+        "file": str(out),
+        "flavour": report.flavour,
+        "bytes": report.bytes,
+        "same_bits_in": list(report.checked),
+        "notes": list(report.notes),
+        "totals": inspect_file(out)["totals"],
+    }
     emit(facts, as_json, _render)
 
 
@@ -69,23 +77,22 @@ def weights_of(run: Path) -> Path:
     return path
 
 
-def export_run(net: nn.Module, recipe: Recipe, out: Path, calibrate: str | None, flavour: str) -> None:
-    """Write the network of a run to `out`; a run without 8-bit activations needs images to calibrate on."""
+def export_run(net: nn.Module, recipe: Recipe, out: Path, calibrate: str | None, flavour: str) -> ExportReport:
+    """Write the network of a run to `out`. Ranges that training did not set need images to calibrate on."""
     norm = (recipe.mean, recipe.std)
-    batches = None
-    if recipe.activations is None:
-        if calibrate is None:
-            raise UserError("the run has no 8-bit activations; give images for their ranges: --calibrate sample")
-        batches = _batches(calibrate, norm)
-    elif calibrate is not None:
-        raise UserError("the run was trained with 8-bit activations, whose ranges are kept; leave --calibrate out")
-    export_network(net, out, (3, 32, 32), norm, _CLASSES, calibration=batches, flavour=flavour)
+    if recipe.activations is None and calibrate is None:
+        raise UserError("the run has no 8-bit activations; give images for their ranges: --calibrate sample")
+    batches = None if calibrate is None else _batches(calibrate, norm)
+    return export_network(net, out, (3, 32, 32), norm, _CLASSES, calibration=batches, flavour=flavour)
 
 
 def export_network(
     net: nn.Module, path: Path, shape: Sequence[int], norm: Norm, classes: Sequence[str], **options: Any
-) -> None:
-    """Export `net`, which takes images of `shape` [C, H, W], with its preprocessing and class names in the file."""
+) -> ExportReport:
+    """Export `net`, which takes images of `shape` [C, H, W], with its preprocessing and class names in the file.
+
+    `options` are those of `tritkit.export`.
+    """
     import torch
 
     import tritkit
@@ -95,7 +102,9 @@ def export_network(
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from error
     facts = {"mean": list(norm[0]), "std": list(norm[1]), "classes": list(classes)}
-    tritkit.export(net, path, torch.zeros(2, *shape), input_info=facts, **options)
+    example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    report: ExportReport = tritkit.export(net, path, example, input_info=facts, **options)
+    return report
 
 
 def image_norm(metadata: Mapping[str, str], source: Path) -> Norm:
@@ -125,8 +134,13 @@ def _batches(source: str, norm: Norm) -> Iterator[Tensor]:
 
 
 def _render(facts: Facts, console: Console) -> None:
-    console.print(cell(f"{facts['file']}: {facts['bytes']:,} bytes, float32 would be {facts['float_bytes']:,}"))
-    if facts.get("ternary_density") is not None:
-        share = percent(facts["ternary_density"])
-        console.print(cell(f"{facts['ternary_weights']:,} ternary weights, of which {share} are not zero"))
+    totals = facts["totals"]
+    console.print(cell(f"{facts['file']}: {facts['bytes']:,} bytes, float32 would be {totals['float_bytes']:,}"))
+    if totals.get("ternary_density") is not None:
+        share = percent(totals["ternary_density"])
+        console.print(cell(f"{totals['ternary_weights']:,} ternary weights, of which {share} are not zero"))
+    if facts["same_bits_in"]:
+        console.print(cell(f"checked by running it: {', '.join(facts['same_bits_in'])}"))
+    for note in facts["notes"]:
+        console.print(cell(note))
     console.print(cell(f"Next: tritkit eval {facts['file']}, tritkit inspect {facts['file']}"))

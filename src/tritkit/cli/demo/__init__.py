@@ -39,11 +39,11 @@ def command(
 def run_demo(threads: int, quick: bool, data: Path | None, out: Path) -> Facts:
     """The facts of the whole demonstration; progress goes to standard error."""
     began = time.perf_counter()
-    talk("1/4 the float network, made ternary without training (TWN), batch norm re-estimated, calibrated, exported")
+    talk("1/4 making the float network ternary without training: TWN, batch norm, ranges, export")
     from tritkit.cli.demo import engines, networks, timing
 
     made = networks.make(threads, data, out)
-    talk(f"2/4 errors on {len(made.images):,} packaged images" + (" and on the whole test set" if made.test else ""))
+    talk(f"2/4 errors on {len(made.images):,} packaged images" + (" and the whole test set" if made.test else ""))
     rows = networks.errors(made, threads)
     talk("3/4 the same bits on every engine?")
     equality = engines.compare(made, threads, quick)

@@ -57,11 +57,9 @@ def make(threads: int, data: Path | None, out: Path) -> Made:
     ternary = copy.deepcopy(net)
     tritkit.ternarize_(ternary, TWN(per="channel"), exclude=list(_FLOAT_LAYERS))
     tritkit.reestimate_bn_(ternary, _batches(training))
-    quantized = tritkit.quantize_activations(ternary)
-    tritkit.calibrate(quantized, _batches(training))
-    path = out / "resnet20-cifar10-twn.onnx"
-    images = _packaged("test")
-    export_network(quantized.eval(), path, images.images.shape[1:], norm, images.classes)
+    path, images = out / "resnet20-cifar10-twn.onnx", _packaged("test")
+    shape, batches = images.images.shape[1:], _batches(training)
+    export_network(ternary.eval(), path, shape, norm, images.classes, calibration=batches)
     return Made(net, float_file, norm, images, _whole_test(data), path, trained)
 
 
