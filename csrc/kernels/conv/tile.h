@@ -36,30 +36,38 @@ struct Pixels {
   int64_t y[kPixels], r[kPixels];  // byte offsets
 };
 
-// Readers of blocks: four vectors of weights each.
+// Readers of blocks: a step's kSums vectors of weights at a time. PX is the tile's width.
+template <int PX>
 struct Int8Weights {
   const uint8_t* at;
   explicit Int8Weights(const uint8_t* weights) : at(weights) {}
-  void next(I (&w)[4]) {
+  void next() { at += 4 * kVectorBytes; }
+  template <int Step>
+  void read(I (&w)[kSums]) {
     TRITKIT_UNROLL
-    for (int f = 0; f < 4; ++f) w[f] = Vector::load(at + f * kVectorBytes);
-    at += 4 * kVectorBytes;
+    for (int s = 0; s < kSums; ++s) w[s] = Vector::load(at + (Step * kSums + s) * kVectorBytes);
   }
 };
 
+template <int PX>
 struct TernaryWeights {
   const uint8_t *tables, *at;
   explicit TernaryWeights(const uint8_t* weights) : tables(weights), at(weights + kSums * kVectorBytes) {}
-  I table(int f) const { return Vector::load(tables + f % kSums * kVectorBytes); }
-  void next(I (&w)[4]) {
-    __asm__("" : "+r"(tables));  // load the tables each time: kept in registers they would drive the sums out
+  void next() { at += kVectorBytes; }
+  template <int Step>
+  void read(I (&w)[kSums]) {
+    if (PX > 2) __asm__("" : "+r"(tables));  // load the tables each time: kept in registers they would drive the sums out
     const I codes = Vector::load(at);
-    w[0] = Vector::decode<0>(codes, table(0));
-    w[1] = Vector::decode<2>(codes, table(1));
-    w[2] = Vector::decode<4>(codes, table(2));
-    w[3] = Vector::decode<6>(codes, table(3));
-    at += kVectorBytes;
+    w[0] = Vector::decode<2 * Step * kSums>(codes, table(0));
+    w[1] = Vector::decode<2 * Step * kSums + 2>(codes, table(1));
+    if constexpr (kSums == 4) {
+      w[2] = Vector::decode<4>(codes, table(2));
+      w[3] = Vector::decode<6>(codes, table(3));
+    }
   }
+
+ private:
+  I table(int s) const { return Vector::load(tables + s * kVectorBytes); }
 };
 
 template <int PX, int OV>
@@ -74,6 +82,22 @@ struct Sums {
       for (int s = 0; s < kSums; ++s) {
         v[p][s] = s % kWays == 0 ? Vector::load(strip.bias + s / kWays * kLanes) : Vector::splat(0);
       }
+    }
+  }
+
+  Sums() {
+    TRITKIT_UNROLL
+    for (int p = 0; p < PX; ++p) {
+      TRITKIT_UNROLL
+      for (int s = 0; s < kSums; ++s) v[p][s] = Vector::splat(0);
+    }
+  }
+
+  void add(const Sums& other) {
+    TRITKIT_UNROLL
+    for (int p = 0; p < PX; ++p) {
+      TRITKIT_UNROLL
+      for (int s = 0; s < kSums; ++s) v[p][s] = Vector::add(v[p][s], other.v[p][s]);
     }
   }
 
@@ -113,56 +137,87 @@ struct Sums {
   }
 };
 
-template <int PX, int OV, class Weights>
-void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
-  constexpr int kWays = kSums / OV, kBlockQuads = 4 / OV, kSteps = 4 / kSums;
-  const Runs& runs = strip.runs;
+template <int PX, int OV, template <int> class Weights>
+struct Walk {
+  static constexpr int kWays = kSums / OV, kBlockQuads = 4 / OV;
   const uint8_t* x[PX];
-  TRITKIT_UNROLL
-  for (int p = 0; p < PX; ++p) {
-    x[p] = pixels[p];
-    __asm__("" : "+r"(x[p]));  // one by one: a vector load of what was just stored one by one has to wait
+  Weights<PX> weights;
+  I w[kSums];
+
+  Walk(const Strip& strip, const uint8_t* const* pixels) : weights(strip.weights) {
+    TRITKIT_UNROLL
+    for (int p = 0; p < PX; ++p) {
+      x[p] = pixels[p];
+      __asm__("" : "+r"(x[p]));  // one by one: a vector load of what was just stored one by one has to wait
+    }
   }
-  Weights weights(strip.weights);
-  Sums<PX, OV> sums(strip);
-  I w[4];
+
+  // The block at byte `at` of every pixel.
+  void block(Sums<PX, OV>& sums, int64_t at) {
+    weights.template read<0>(w);
+    sums.step(x, at, w);
+    if constexpr (kSums == 2) {
+      weights.template read<1>(w);
+      sums.step(x, at + 4 * kWays, w);
+    }
+    weights.next();
+  }
+
+  // The last block of a run, of `quads` < kBlockQuads.
+  void last_block(Sums<PX, OV>& sums, int64_t at, int64_t quads) {
+    weights.template read<0>(w);
+    if (quads < kWays) sums.partial_step(x, at, quads, w);
+    if (quads >= kWays) sums.step(x, at, w);
+    if constexpr (kSums == 2) {
+      weights.template read<1>(w);
+      if (quads > kWays) sums.partial_step(x, at + 4 * kWays, quads - kWays, w);
+    }
+    weights.next();
+  }
+};
+
+template <int PX, int OV, template <int> class Weights>
+void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
+  constexpr int kBlockQuads = 4 / OV;
+  constexpr bool kTwoChains = PX <= 2;  // so few sums would wait for each other
+  const Runs& runs = strip.runs;
+  Walk<PX, OV, Weights> walk(strip, pixels);
+  Sums<PX, OV> sums(strip), others;
   for (int64_t row = 0; row < runs.rows; ++row) {
     for (int64_t column = 0; column < runs.columns; ++column) {
       int64_t at = row * runs.row_step + column * runs.column_step, left = runs.quads;
-      for (; left >= kBlockQuads; left -= kBlockQuads, at += 4 * kBlockQuads) {
-        weights.next(w);
-        TRITKIT_UNROLL
-        for (int s = 0; s < kSteps; ++s) sums.step(x, at + 4 * kWays * s, w + kSums * s);
+      for (; kTwoChains && left >= 2 * kBlockQuads; left -= 2 * kBlockQuads, at += 8 * kBlockQuads) {
+        walk.block(sums, at);
+        walk.block(others, at + 4 * kBlockQuads);
       }
-      if (left == 0) continue;
-      weights.next(w);
-      TRITKIT_UNROLL
-      for (int s = 0; s < kSteps; ++s, left -= kWays) {
-        if (left >= kWays) sums.step(x, at + 4 * kWays * s, w + kSums * s);
-        if (left > 0 && left < kWays) sums.partial_step(x, at + 4 * kWays * s, left, w + kSums * s);
-      }
+      for (; left >= kBlockQuads; left -= kBlockQuads, at += 4 * kBlockQuads) walk.block(sums, at);
+      if (left > 0) walk.last_block(sums, at, left);
     }
   }
+  if (kTwoChains) sums.add(others);
   sums.store(out);
 }
 
-// One pixel of scattered runs: slow, for inputs whose pixels lie apart while their channels do not fill blocks.
-template <int OV, class Weights>
+// One pixel of scattered runs: slow, for inputs whose pixels lie apart while their channels do not fill blocks. Each block's
+// quads are gathered first, zeros after the last.
+template <int OV, template <int> class Weights>
 void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
-  constexpr int kWays = kSums / OV, kBlockQuads = 4 / OV;
+  constexpr int kBlockQuads = 4 / OV;
   const Runs& runs = strip.runs;
-  Weights weights(strip.weights);
+  alignas(16) uint8_t gathered[4 * kBlockQuads];
+  const uint8_t* const block[1] = {gathered};
+  Walk<1, OV, Weights> walk(strip, block);
   Sums<1, OV> sums(strip);
-  I w[4];
   for (int64_t row = 0; row < runs.rows; ++row) {
-    for (int64_t quad = 0; quad < runs.quads; quad += kWays) {
-      alignas(16) uint8_t gathered[4 * kWays] = {};
-      for (int64_t i = quad; i < quad + kWays && i < runs.quads; ++i) {
+    for (int64_t first = 0; first < runs.quads; first += kBlockQuads) {
+      for (int64_t i = first; i < first + kBlockQuads; ++i) {
         const int64_t at = row * runs.row_step + i / runs.tap_quads * runs.tap_step + i % runs.tap_quads * 4;
-        __builtin_memcpy(gathered + 4 * (i - quad), pixels[0] + at, 4);
+        uint8_t* const quad = gathered + 4 * (i - first);
+        if (i < runs.quads) __builtin_memcpy(quad, pixels[0] + at, 4);
+        if (i >= runs.quads) __builtin_memset(quad, 0, 4);
       }
-      if (quad % kBlockQuads == 0) weights.next(w);
-      sums.add(0, Vector::quads<kWays>(gathered), w + quad % kBlockQuads / kWays * kSums);
+      __asm__ volatile("" ::: "memory");  // the loads go through assembly-opaque pointers
+      walk.block(sums, 0);
     }
   }
   sums.store(out);
@@ -171,7 +226,7 @@ void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int3
 using Accumulate = void (*)(const Strip&, const uint8_t* const*, int32_t*);
 
 // The function for a tile of `pixels`.
-template <int OV, class Weights>
+template <int OV, template <int> class Weights>
 Accumulate pick_tile(int64_t pixels, bool scattered) {
   if (scattered) return accumulate_scattered<OV, Weights>;
   switch (pixels) {
@@ -184,7 +239,7 @@ Accumulate pick_tile(int64_t pixels, bool scattered) {
   }
 }
 
-template <class Weights>
+template <template <int> class Weights>
 Accumulate pick_tile(int64_t vectors, int64_t pixels, bool scattered) {
   if (vectors == 1) return pick_tile<1, Weights>(pixels, scattered);
   return vectors == 2 ? pick_tile<2, Weights>(pixels, scattered) : pick_tile<kSums, Weights>(pixels, scattered);
@@ -291,11 +346,16 @@ constexpr int64_t kDecodedBytes = 16384;
 constexpr int64_t kDecodedPixels = 8 * kPixels;
 
 void decode_ahead(Strip& strip, int64_t blocks, uint8_t* decoded) {
-  TernaryWeights weights(strip.weights);
-  I w[4];
-  for (int64_t block = 0; block < blocks; ++block) {
-    weights.next(w);
-    for (int f = 0; f < 4; ++f) Vector::store(decoded + (4 * block + f) * kVectorBytes, w[f]);
+  TernaryWeights<1> weights(strip.weights);
+  I w[kSums];
+  uint8_t* to = decoded;
+  for (int64_t block = 0; block < blocks; ++block, weights.next()) {
+    weights.template read<0>(w);
+    for (int s = 0; s < kSums; ++s, to += kVectorBytes) Vector::store(to, w[s]);
+    if constexpr (kSums == 2) {
+      weights.template read<1>(w);
+      for (int s = 0; s < kSums; ++s, to += kVectorBytes) Vector::store(to, w[s]);
+    }
   }
   strip.weights = decoded;
   strip.ternary = false;
