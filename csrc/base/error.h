@@ -18,7 +18,8 @@ class Error : public std::runtime_error {
 [[noreturn]] inline void bad_argument(const std::string& sentence) { throw Error(TK_BAD_ARGUMENT, sentence); }
 [[noreturn]] inline void unsupported(const std::string& sentence) { throw Error(TK_UNSUPPORTED, sentence); }
 
-// Text from a file, fit for a message: at most 100 bytes, control characters replaced.
+// Text from a file, fit for a message: at most 100 bytes, control characters replaced; and the same between quotes.
+std::string printable(std::string_view text);
 std::string quoted(std::string_view text);
 
 }  // namespace tritkit

@@ -114,7 +114,7 @@ void read_node(const OnnxNode& node, Symbols* symbols, Graph* graph) {
 }
 
 std::string place(const OnnxNode& node, size_t index) {
-  return "node " + (node.name.empty() ? "number " + std::to_string(index) : quoted(node.name)) + " (" + std::string(quoted(node.op)) + "): ";
+  return "node " + (node.name.empty() ? "number " + std::to_string(index) : quoted(node.name)) + " (" + printable(node.op) + "): ";
 }
 
 void read_outputs(const OnnxModel& model, const Symbols& symbols, Graph* graph) {

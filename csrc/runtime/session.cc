@@ -98,19 +98,24 @@ int64_t Session::check(const tk_tensor* inputs, size_t input_count, const tk_ten
   return batch;
 }
 
-void Session::reserve(int64_t batch) {
+void Session::check_memory(int64_t batch) const {
   const int64_t bytes = arena_bytes(batch);
-  if (bytes >= 0 && static_cast<size_t>(bytes) <= arena_.size()) return;
   if (bytes < 0 || bytes > physical_memory()) {
     throw Error(TK_OUT_OF_MEMORY, "a batch of " + std::to_string(batch) + " needs " + (bytes < 0 ? "more than 2^63 bytes" : gigabytes(bytes)) +
                                       " for activations, this machine has " + gigabytes(physical_memory()) + "; run a smaller batch");
   }
+}
+
+void Session::reserve(int64_t batch) {
+  const size_t bytes = static_cast<size_t>(arena_bytes(batch));
+  if (bytes <= arena_.size()) return;
   arena_ = AlignedBuffer();  // frees before it asks for more
-  arena_ = AlignedBuffer(static_cast<size_t>(bytes));
+  arena_ = AlignedBuffer(bytes);
 }
 
 void Session::run(const tk_tensor* inputs, size_t input_count, const tk_tensor* outputs, size_t output_count, int64_t* nanoseconds) {
   const int64_t batch = check(inputs, input_count, outputs, output_count);
+  check_memory(batch);
   for (size_t i = 0; i < input_count; ++i) refuse_nan(static_cast<const float*>(inputs[i].data), inputs_[i], batch);
   const std::lock_guard<std::mutex> lock(turn_);
   reserve(batch);

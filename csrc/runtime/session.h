@@ -33,6 +33,7 @@ class Session {
  private:
   friend class ForkGuard;
   int64_t check(const tk_tensor* inputs, size_t input_count, const tk_tensor* outputs, size_t output_count) const;
+  void check_memory(int64_t batch) const;
   void reserve(int64_t batch);
   void execute(const Frame& frame, int64_t* nanoseconds);
 

@@ -1,5 +1,5 @@
-"""Small network files written by hand with onnx.helper, as docs/format.md says. Function bodies are left out: our reader
-ignores them, and these tests compare with `oracle`, not with ONNX Runtime."""
+"""Small network files written by hand with onnx.helper, as docs/format.md says. Function bodies are left out:
+our reader ignores them, and these tests compare with `oracle`, not with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class Builder:
         zero = int(self.rng.integers(0, 256)) if zero is None else zero
         return self.constant(scale, np.float32), self.constant(zero, np.uint8)
 
-    def node(self, op: str, inputs: list[str], quant: tuple[str, str] | None, domain: str = "", **attributes: Any) -> str:
+    def node(
+        self, op: str, inputs: list[str], quant: tuple[str, str] | None, domain: str = "", **attributes: Any
+    ) -> str:
         out = f"t{len(self.nodes)}"
         self.nodes.append(
             helper.make_node(op, inputs, [out], name=f"layer{len(self.nodes)}.{op}", domain=domain, **attributes)
@@ -139,8 +141,11 @@ class Builder:
 
     def proto(self, raw: bool = True, **metadata: str) -> onnx.ModelProto:
         constants = [
-            numpy_helper.from_array(value, name) if raw else helper.make_tensor(
-                name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value.flatten().tolist())
+            numpy_helper.from_array(value, name)
+            if raw
+            else helper.make_tensor(
+                name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value.flatten().tolist()
+            )
             for name, value in self.constants.items()
         ]
         ins = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape]) for name, shape in self.inputs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import engine_oracle
 import numpy as np
@@ -29,9 +29,8 @@ def check(b: Builder, shape: tuple[int, ...], batch: int = 3, **options: object)
 
 
 @pytest.fixture(autouse=True)
-def no_override(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_override(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITKIT_ISA", raising=False)
-    yield
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -113,9 +112,7 @@ CASES: dict[str, tuple[Callable[[Builder], str], int]] = {
         9 * 11 * 12,
     ),
     "pad then conv": (
-        lambda b: b.conv(
-            b.moved("Pad", [b.quantize()], [([0, 1, 1, 2, 0, 1, 0, 0], np.int64), (120, np.uint8)]), 5, 8
-        ),
+        lambda b: b.conv(b.moved("Pad", [b.quantize()], [([0, 1, 1, 2, 0, 1, 0, 0], np.int64), (120, np.uint8)]), 5, 8),
         5 * 11 * 9,
     ),
     "slice": (
@@ -128,7 +125,9 @@ CASES: dict[str, tuple[Callable[[Builder], str], int]] = {
     ),
     "reshape": (lambda b: b.moved("Reshape", [b.quantize()], [([0, 4, -1, 5], np.int64)]), 420),
     "concat channels": (
-        lambda b: b.moved("Concat", [q := b.quantize(), b.moved("Clip", [q], [(90, np.uint8), (140, np.uint8)])], [], axis=1),
+        lambda b: b.moved(
+            "Concat", [q := b.quantize(), b.moved("Clip", [q], [(90, np.uint8), (140, np.uint8)])], [], axis=1
+        ),
         12 * 10 * 7,
     ),
     "concat rows": (lambda b: b.moved("Concat", [q := b.quantize(), q, q], [], axis=2), 6 * 30 * 7),

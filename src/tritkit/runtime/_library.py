@@ -138,6 +138,18 @@ def text(value: bytes | None) -> str:
     return (value or b"").decode("utf-8", "replace")
 
 
+class Handle:
+    """Owns a tk_session, to be passed to the library as it is. It closes with its last reference, so a call in progress
+    on another thread keeps it open."""
+
+    def __init__(self, session: c_void_p) -> None:
+        self._as_parameter_ = session
+        self._close = library().tk_session_close
+
+    def __del__(self) -> None:
+        self._close(self._as_parameter_)
+
+
 class Kernel(NamedTuple):
     """A convolution kernel that this build has and this CPU can run."""
 

@@ -23,6 +23,7 @@ from tritkit.runtime._library import (
     CStepInfo,
     CTensor,
     CValueInfo,
+    Handle,
     check,
     library,
     text,
@@ -89,21 +90,22 @@ class Session:
         engine: str = "auto",
         isa: str | None = None,
     ) -> None:
-        self._lib, self._handle = library(), c_void_p()
+        self._handle: Handle | None = None
+        self._lib, opened = library(), c_void_p()
         options = COptions(
             ctypes.sizeof(COptions), _thread_count(threads), isa.encode() if isa else None, engine.encode()
         )
         error = CError()
         if isinstance(model, bytes):
             status = self._lib.tk_session_open_memory(
-                model, len(model), byref(options), byref(self._handle), byref(error)
+                model, len(model), byref(options), byref(opened), byref(error)
             )
         else:
             status = self._lib.tk_session_open(
-                os.fsencode(Path(model)), byref(options), byref(self._handle), byref(error)
+                os.fsencode(Path(model)), byref(options), byref(opened), byref(error)
             )
         check(status, error)
-        lib = self._lib
+        self._handle, lib = Handle(opened), self._lib
         self.inputs = self._infos(lib.tk_session_input_count(self._handle), lib.tk_session_input)
         self.outputs = self._infos(lib.tk_session_output_count(self._handle), lib.tk_session_output)
         self.metadata = self._metadata()
@@ -187,18 +189,14 @@ class Session:
     # ---- life --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Free the network; the session cannot run afterwards. Safe to call twice."""
-        handle, self._handle = getattr(self, "_handle", c_void_p()), c_void_p()
-        if handle:
-            self._lib.tk_session_close(handle)
+        """Free the network; the session cannot run afterwards. Safe to call twice, and while another thread runs it:
+        that run ends as if nothing had happened."""
+        self._handle = None
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-    def __del__(self) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -207,10 +205,11 @@ class Session:
 
     # ---- helpers -----------------------------------------------------------------------------------------
 
-    def _open(self) -> c_void_p:
-        if not self._handle:
+    def _open(self) -> Handle:
+        handle = self._handle
+        if handle is None:
             raise UserError("this session is closed; open the model again")
-        return self._handle
+        return handle
 
     def _infos(self, count: int, get: Callable[..., int]) -> list[ValueInfo]:
         found, error, info = [], CError(), CValueInfo()
