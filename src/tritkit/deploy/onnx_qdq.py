@@ -54,14 +54,14 @@ class _QdqWriter(_Writer):
         """Float weight and bias."""
         name = node.output
         rows = node.weight.shape[0]
-        values = self.store(node.weight.integers(), np.int8, f"{node.name}.weight")
-        scale = self.store(node.w_scale, np.float32, f"{node.name}.w_scale")
-        zero = self.store(np.zeros(rows), np.int8, f"{node.name}.w_zero")
+        values = self.store(node.weight.integers(), np.int8, node.output, "weight")
+        scale = self.store(node.w_scale, np.float32, node.output, "w_scale")
+        zero = self.store(np.zeros(rows), np.int8, node.output, "w_zero")
         weight = self._node("DequantizeLinear", [values, scale, zero], f"{name}.real_weight", axis=0)
         x_scale = np.float32(self.graph.quant(node.inputs[0]).scale)
-        unit = self.store(x_scale * node.w_scale, np.float32, f"{node.name}.bias_scale")
-        bias = self.store(node.bias, np.int32, f"{node.name}.bias")
-        bias_zero = self.store(np.zeros(rows), np.int32, f"{node.name}.bias_zero")
+        unit = self.store(x_scale * node.w_scale, np.float32, node.output, "bias_scale")
+        bias = self.store(node.bias, np.int32, node.output, "bias")
+        bias_zero = self.store(np.zeros(rows), np.int32, node.output, "bias_zero")
         return [weight, self._node("DequantizeLinear", [bias, unit, bias_zero], f"{name}.real_bias", axis=0)]
 
     def _quantized(self, node: g.Node, op: str, inputs: list[str], **attributes: object) -> None:
@@ -105,11 +105,11 @@ class _QdqWriter(_Writer):
             self._quantized(node, "GlobalAveragePool", [x])
             return
         name = node.output
-        cols = self.store(node.cols.T, np.float32, f"{node.name}.cols_t")
-        rows = self.store(node.rows, np.float32, f"{node.name}.rows")
+        cols = self.store(node.cols.T, np.float32, node.output, "cols_t")
+        rows = self.store(node.rows, np.float32, node.output, "rows")
         columns = self._node("MatMul", [x, cols], f"{name}.columns")
         total = self._node("MatMul", [rows, columns], f"{name}.total")
-        share = self.store(np.float32(1) / node.count, np.float32, f"{node.name}.share")
+        share = self.store(np.float32(1) / node.count, np.float32, node.output, "share")
         self._quantized(node, "Mul", [total, share])
 
 

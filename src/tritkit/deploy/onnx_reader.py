@@ -102,7 +102,8 @@ def _shape_of(info: ValueInfoProto) -> Shape:
 
 def _attributes(node: NodeProto) -> dict[str, Any]:
     found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in found.items()}
+    given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in found.items()}
+    return {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1, **given}
 
 
 def _window(size: int, kernel: int, stride: int, pads: int, dilation: int) -> int:
@@ -111,7 +112,7 @@ def _window(size: int, kernel: int, stride: int, pads: int, dilation: int) -> in
 
 def _plane(shape: Shape, kernel: Shape, a: dict[str, Any]) -> Shape:
     """[H, W] after a window of the node's geometry."""
-    pads, dilations = a["pads"], a.get("dilations", (1, 1))
+    pads, dilations = a["pads"], a["dilations"]
     return tuple(
         _window(shape[1 + i], kernel[i], a["strides"][i], pads[i] + pads[2 + i], dilations[i]) for i in range(2)
     )

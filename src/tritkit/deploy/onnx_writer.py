@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import singledispatchmethod
 from typing import Any
 
@@ -33,7 +34,7 @@ def to_onnx(graph: g.Graph) -> ModelProto:
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
         functions=make_functions([n.op_type for n in writer.nodes if n.domain == DOMAIN]),
     )
-    helper.set_model_props(model, dict(graph.metadata))
+    helper.set_model_props(model, _metadata(graph))
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -51,12 +52,28 @@ def _value_info(value: g.Value) -> ValueInfoProto:
     return helper.make_tensor_value_info(value.name, kind, ["N", *value.shape])
 
 
+_DEFAULTS = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1}
+
+
 def _geometry(node: g.QConv | g.FloatConv) -> dict[str, Any]:
-    return {"strides": node.strides, "pads": node.pads, "dilations": node.dilations, "group": node.group}
+    """The attributes that differ from ONNX's defaults."""
+    return {k: getattr(node, k) for k, default in _DEFAULTS.items() if getattr(node, k) != default}
+
+
+def _metadata(graph: g.Graph) -> dict[str, str]:
+    """metadata_props; of the layers only what the nodes do not say."""
+    props = dict(graph.metadata)
+    if "tritkit.layers" in props:
+        rows = [row for row in json.loads(props["tritkit.layers"]) if row.get("method")]
+        kept = [{k: row[k] for k in ("name", "method", "wp", "wn") if k in row} for row in rows]
+        props["tritkit.layers"] = json.dumps(kept, separators=(",", ":"))
+    return props
 
 
 class _Writer:
-    """Nodes and initializers; equal initializers are stored once."""
+    """Nodes and initializers. Equal initializers are stored once; names are short, since each is stored several times:
+    the number of the node that made the tensor or has the weight, and what it is.
+    """
 
     def __init__(self, graph: g.Graph) -> None:
         self.graph = graph
@@ -64,9 +81,11 @@ class _Writer:
         self.initializers: list[TensorProto] = []
         self._stored: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._taken = set(graph.values)
+        self._number = {node.output: i for i, node in enumerate(graph.nodes)}
 
-    def store(self, value: Any, dtype: Any, hint: str) -> str:
-        """The name of an initializer with this content, made if there is none."""
+    def store(self, value: Any, dtype: Any, output: str, what: str) -> str:
+        """The name of an initializer with this content, made if there is none; `output` is that of its node."""
+        hint = f"{self._number[output]}.{what}"
         array = np.array(value, dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._stored:
@@ -86,8 +105,8 @@ class _Writer:
     def quant(self, value: str) -> tuple[str, str]:
         """Scale and zero point of a tensor."""
         quant = self.graph.quant(value)
-        scale = self.store(quant.scale, np.float32, f"{value}.scale")
-        return scale, self.store(quant.zero_point, np.uint8, f"{value}.zero")
+        scale = self.store(quant.scale, np.float32, value, "scale")
+        return scale, self.store(quant.zero_point, np.uint8, value, "zero")
 
     def quantized(self, value: str) -> tuple[str, str, str]:
         """A tensor with its scale and zero point."""
@@ -95,21 +114,21 @@ class _Writer:
 
     def weight(self, node: g.QConv | g.QGemm) -> tuple[str, ...]:
         """The inputs that hold the weight: packed codes and codebook, or int8."""
-        weight, name = node.weight, node.name
+        weight = node.weight
         if isinstance(weight, g.Int8Weight):
-            return (self.store(weight.values, np.int8, f"{name}.weight"),)
+            return (self.store(weight.values, np.int8, node.output, "weight"),)
         zero = np.zeros_like(weight.p)
         book = np.stack([zero, weight.p, zero, -weight.n], axis=1)
-        packed = self.store(pack_codes(weight.codes), np.uint8, f"{name}.codes")
-        return packed, self.store(book, np.int8, f"{name}.codebook")
+        packed = self.store(pack_codes(weight.codes), np.uint8, node.output, "codes")
+        return packed, self.store(book, np.int8, node.output, "codebook")
 
     def scale_and_bias(self, node: g.QConv | g.QGemm) -> tuple[str, str]:
-        scale = self.store(node.w_scale, np.float32, f"{node.name}.w_scale")
-        return scale, self.store(node.bias, np.int32, f"{node.name}.bias")
+        scale = self.store(node.w_scale, np.float32, node.output, "w_scale")
+        return scale, self.store(node.bias, np.int32, node.output, "bias")
 
     def float_weight(self, node: g.FloatConv | g.FloatGemm) -> tuple[str, str]:
-        weight = self.store(node.weight, np.float32, f"{node.name}.weight")
-        return weight, self.store(node.bias, np.float32, f"{node.name}.bias")
+        weight = self.store(node.weight, np.float32, node.output, "weight")
+        return weight, self.store(node.bias, np.float32, node.output, "bias")
 
     # ---- one writer an operation
 
@@ -134,7 +153,7 @@ class _Writer:
             inputs = [*x, *weight, scale, bias, *y]
             self.emit(node, "TernaryQConv", *inputs, domain=DOMAIN, w_shape=shape, **_geometry(node))
         else:
-            zero = self.store(0, np.int8, "weight.zero")
+            zero = self.store(0, np.int8, node.output, "w_zero")
             inputs = [*x, *weight, scale, zero, *y, bias]
             self.emit(node, "QLinearConv", *inputs, kernel_shape=shape[2:], **_geometry(node))
 
@@ -164,7 +183,7 @@ class _Writer:
 
     @write.register
     def _(self, node: g.QAveragePool) -> None:
-        tables = [self.store(getattr(node, t), np.float32, f"{node.name}.{t}") for t in ("rows", "cols", "count")]
+        tables = [self.store(getattr(node, t), np.float32, node.output, t) for t in ("rows", "cols", "count")]
         inputs = [*self.quantized(node.inputs[0]), *tables, *self.quant(node.output)]
         self.emit(node, "QAveragePool", *inputs, domain=DOMAIN)
 
@@ -179,19 +198,19 @@ class _Writer:
 
     @write.register
     def _(self, node: g.Clip) -> None:
-        limits = [self.store(v, np.uint8, f"{node.name}.limit") for v in (node.low, node.high)]
+        limits = [self.store(v, np.uint8, node.output, "limit") for v in (node.low, node.high)]
         self.emit(node, "Clip", *node.inputs, *limits)
 
     @write.register
     def _(self, node: g.Pad) -> None:
-        pads = self.store([0, *node.before, 0, *node.after], np.int64, f"{node.name}.pads")
+        pads = self.store([0, *node.before, 0, *node.after], np.int64, node.output, "pads")
         self.emit(node, "Pad", *node.inputs, pads, self.quant(node.output)[1], mode="constant")
 
     @write.register
     def _(self, node: g.Slice) -> None:
         axes = range(1, len(node.starts) + 1)
         parts = {"starts": node.starts, "ends": node.stops, "axes": axes, "steps": node.steps}
-        names = [self.store(v, np.int64, f"{node.name}.{k}") for k, v in parts.items()]
+        names = [self.store(v, np.int64, node.output, k) for k, v in parts.items()]
         self.emit(node, "Slice", *node.inputs, *names)
 
     @write.register
@@ -200,7 +219,7 @@ class _Writer:
 
     @write.register
     def _(self, node: g.Reshape) -> None:
-        shape = self.store([0, *self.graph.values[node.output].shape], np.int64, f"{node.name}.shape")
+        shape = self.store([0, *self.graph.values[node.output].shape], np.int64, node.output, "shape")
         self.emit(node, "Reshape", *node.inputs, shape)
 
     @write.register
@@ -208,5 +227,5 @@ class _Writer:
         if node.low == 0 and np.isinf(node.high):
             self.emit(node, "Relu")
             return
-        limits = [self.store(v, np.float32, f"{node.name}.limit") for v in (node.low, node.high)]
+        limits = [self.store(v, np.float32, node.output, "limit") for v in (node.low, node.high)]
         self.emit(node, "Clip", *node.inputs, *limits)
