@@ -145,8 +145,8 @@ def aten_kind(node: Node, constants: Collection[str] = ()) -> str:
     if node.op == "placeholder":
         return "input"
     schema = getattr(node.target, "_schema", None)
-    if schema is None:  # arithmetic on sizes
-        return "const" if node.op == "call_function" else "other"
+    if schema is None:  # arithmetic on sizes, or a part of an operation that is not known
+        return "other" if isinstance(node.meta.get("val"), torch.Tensor) else "const"
     space, _, name = schema.name.partition("::")
     if (space, name) == ("tritkit", "fake_quantize"):
         return "fake_quantize"
