@@ -15,6 +15,7 @@ from tritkit.cli.app import run_app
 from tritkit.methods import TTQ
 from tritkit.models import build
 
+
 class Result(NamedTuple):
     code: int
     out: str

@@ -70,29 +70,35 @@ def test_safetensors_listing(tmp_path: Path) -> None:
     assert facts["metadata"] == {"k": "v"}
 
 
+def _read_or_refuse(path: Path) -> None:
+    """Facts that are JSON, or a ModelFileError that names the file; anything else fails the test."""
+    refusal = str(path)
+    try:
+        json.dumps(inspect_file(path), allow_nan=False)
+    except ModelFileError as error:
+        refusal = str(error)
+    assert refusal.startswith(str(path))
+
+
 def test_every_truncation_is_refused_or_whole(net_file: Path, tmp_path: Path) -> None:
     data = net_file.read_bytes()
     path = tmp_path / "cut.onnx"
     for size in [*range(0, 64), *range(64, len(data), 997), len(data) - 1]:
         path.write_bytes(data[:size])
-        try:
-            inspect_file(path)
-        except ModelFileError as error:
-            assert str(path) in str(error)
+        _read_or_refuse(path)
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.data())
-def test_flipped_bytes_never_crash(net_file: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_flipped_bytes_never_crash(
+    net_file: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     damaged = bytearray(net_file.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "flipped.onnx"
     path.write_bytes(bytes(damaged))
-    try:
-        json.dumps(inspect_file(path), allow_nan=False)
-    except ModelFileError as error:
-        assert str(error)
+    _read_or_refuse(path)
 
 
 def _varint(value: int) -> bytes:
@@ -128,7 +134,9 @@ def test_hostile_files_are_one_sentence(data: bytes, tmp_path: Path, cli: Callab
     assert err.count("\n") == 1
 
 
-def test_names_from_a_file_cannot_control_the_terminal(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_names_from_a_file_cannot_control_the_terminal(
+    tmp_path: Path, cli: Callable[..., tuple[int, str, str]]
+) -> None:
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file({"[red]a\x1b[2J": torch.zeros(1)}, path)
     _, out, _ = cli("inspect", path)

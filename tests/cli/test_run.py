@@ -101,8 +101,25 @@ def _bad_images(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     "name",
-    "nan.npy infinite.npy overflow.npy shape.npy rank.npy empty.npy type.npy complex.npy text.npy objects.npy cut.npy "
-    "garbage.npy zip.npz text.png notes.txt cut.png two.npz".split(),
+    [
+        "nan.npy",
+        "infinite.npy",
+        "overflow.npy",
+        "shape.npy",
+        "rank.npy",
+        "empty.npy",
+        "type.npy",
+        "complex.npy",
+        "text.npy",
+        "objects.npy",
+        "cut.npy",
+        "garbage.npy",
+        "zip.npz",
+        "text.png",
+        "notes.txt",
+        "cut.png",
+        "two.npz",
+    ],
 )
 def test_bad_images_are_one_sentence(name: str, net_file: Path, tmp_path: Path, cli: Cli) -> None:
     path = _bad_images(tmp_path)[name]

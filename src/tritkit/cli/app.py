@@ -35,6 +35,8 @@ app.command("methods")(methods.command)
 app.add_typer(recipes.app, name="recipes")
 app.command("doctor")(doctor.command)
 
+_STOPPED = 130
+
 # click's base of usage errors; typer brings its own copy of click in some versions, the real one in others
 _UsageProblem: Any = typer.BadParameter.__mro__[2]
 
@@ -59,10 +61,12 @@ def run_app(arguments: list[str]) -> int:
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="tritkit", standalone_mode=False)
         sys.stdout.flush()
+        if code == _STOPPED:  # how newer versions of typer hand on a Ctrl-C
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         _say("stopped")
-        return 130
+        return _STOPPED
     except BrokenPipeError:
         # whoever read our output has gone (`| head`); nothing more can be said to them
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 import tritkit
-from tritkit.cli.output import Facts, Json, cell, emit, table
+from tritkit.cli.output import Facts, Json, emit, say, table
 from tritkit.errors import TritkitError
 
 _FEATURES = ("avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp")
@@ -138,4 +138,4 @@ def _render(facts: Facts, console: Console) -> None:
     rows = [[check["name"], check["state"], check["value"]] for check in facts["checks"]]
     console.print(table(["what", "state", "found"], rows, left=3))
     told = "Everything that must work does." if not facts["failed"] else f"{facts['failed']} failed."
-    console.print(cell(f"\n{told}"))
+    say(console, f"\n{told}")

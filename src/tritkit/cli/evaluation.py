@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from tritkit.cli.images import normalised
-from tritkit.cli.output import Facts, Json, cell, emit, percent
+from tritkit.cli.output import Facts, Json, emit, percent, say
 from tritkit.cli.running import input_of, model_path, open_model
 from tritkit.errors import UserError
 
@@ -93,4 +93,4 @@ def _wrong_in_torch(path: Path, images: NDArray[np.uint8], labels: NDArray[np.in
 
 def _render(facts: Facts, console: Console) -> None:
     error, count = percent(facts["error"], 2), f"{facts['wrong']:,} of {facts['images']:,} images"
-    console.print(cell(f"error {error} ({count}) in {facts['seconds']:.1f} s by {facts['engine']}"))
+    say(console, f"error {error} ({count}) in {facts['seconds']:.1f} s by {facts['engine']}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from tritkit.cli.output import Facts, Json, cell, emit, percent
+from tritkit.cli.output import Facts, Json, emit, percent, say
 from tritkit.errors import ModelFileError, UserError
 
 if TYPE_CHECKING:
@@ -110,9 +110,7 @@ def export_network(
 def image_norm(metadata: Mapping[str, str], source: Path) -> Norm:
     """Mean and std as a safetensors file's metadata gives them. ModelFileError if it does not."""
     try:
-        mean, std = (
-            tuple(float(v) for v in metadata[key].split(",")) for key in ("normalize_mean", "normalize_std")
-        )
+        mean, std = (tuple(float(v) for v in metadata[key].split(",")) for key in ("normalize_mean", "normalize_std"))
     except (KeyError, ValueError) as error:
         lack = "how images are normalised (normalize_mean, normalize_std)"
         raise ModelFileError(f"{source} does not say {lack}") from error
@@ -135,12 +133,12 @@ def _batches(source: str, norm: Norm) -> Iterator[Tensor]:
 
 def _render(facts: Facts, console: Console) -> None:
     totals = facts["totals"]
-    console.print(cell(f"{facts['file']}: {facts['bytes']:,} bytes, float32 would be {totals['float_bytes']:,}"))
+    say(console, f"{facts['file']}: {facts['bytes']:,} bytes, float32 would be {totals['float_bytes']:,}")
     if totals.get("ternary_density") is not None:
         share = percent(totals["ternary_density"])
-        console.print(cell(f"{totals['ternary_weights']:,} ternary weights, of which {share} are not zero"))
+        say(console, f"{totals['ternary_weights']:,} ternary weights, of which {share} are not zero")
     if facts["same_bits_in"]:
-        console.print(cell(f"checked by running it: {', '.join(facts['same_bits_in'])}"))
+        say(console, f"checked by running it: {', '.join(facts['same_bits_in'])}")
     for note in facts["notes"]:
-        console.print(cell(note))
-    console.print(cell(f"Next: tritkit eval {facts['file']}, tritkit inspect {facts['file']}"))
+        say(console, note)
+    say(console, f"Next: tritkit eval {facts['file']}, tritkit inspect {facts['file']}")

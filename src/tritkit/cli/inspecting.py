@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tritkit.cli.output import Facts, Json, cell, emit, percent, table
+from tritkit.cli.output import Facts, Json, emit, percent, say, table
 
 _SHOWN = 60  # characters of a metadata value in the table; JSON has all of it
 
@@ -36,13 +36,13 @@ def _render(facts: Facts, console: Console) -> None:
     console.print()
     totals = facts["totals"]
     facts_line = f"{facts['format']}, {facts['bytes']:,} bytes; as float32 {totals['float_bytes']:,} bytes"
-    console.print(cell(f"{facts['file']}: {facts_line}, {totals['ratio']:.1f} times as much"))
+    say(console, f"{facts['file']}: {facts_line}, {totals['ratio']:.1f} times as much")
     if totals.get("ternary_density") is not None:
         share = percent(totals["ternary_density"])
-        console.print(cell(f"ternary weights: {totals['ternary_weights']:,}, of which {share} are not zero"))
+        say(console, f"ternary weights: {totals['ternary_weights']:,}, of which {share} are not zero")
     for key, value in [*facts["metadata"].items(), *facts.get("input", {}).items()]:
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        console.print(cell(f"{key}: {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}"))
+        say(console, f"{key}: {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}")
 
 
 def _layer(row: dict[str, Any]) -> list[Any]:
@@ -61,5 +61,3 @@ def _scale(value: float | list[float] | None) -> str | None:
     if isinstance(value, list):
         return f"{min(value):.3g}…{max(value):.3g}"
     return None if value is None else f"{value:.4g}"
-
-

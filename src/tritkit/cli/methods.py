@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tritkit.cli.output import Facts, Json, cell, emit, table
+from tritkit.cli.output import Facts, Json, emit, say, table
 
 
 def command(
@@ -48,7 +48,7 @@ def _render_all(facts: Facts, console: Console) -> None:
 
 
 def _render_one(facts: Facts, console: Console) -> None:
-    console.print(cell(f"{facts['name']} (tritkit.methods.{facts['class']})\n{facts['paper']}\n"))
+    say(console, f"{facts['name']} (tritkit.methods.{facts['class']})", facts["paper"], "")
     console.print(table(["parameter", "default"], [[k, repr(v)] for k, v in facts["parameters"].items()], left=2))
     console.print()
-    console.print(cell(facts["text"]), soft_wrap=True)  # its formulas are aligned
+    say(console, facts["text"])

@@ -32,7 +32,7 @@ def emit(facts: Facts, as_json: bool, render: Callable[[Facts, Console], None]) 
 
 def talk(message: str) -> None:
     """A line of progress, on standard error."""
-    _console(sys.stderr).print(cell(message))
+    say(_console(sys.stderr), message)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "", left: int = 1) -> Table:
@@ -44,6 +44,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = ""
     for row in rows:
         made.add_row(*(cell(value) for value in row))
     return made
+
+
+def say(console: Console, *lines: str) -> None:
+    """Sentences; a long path is not broken, so that it can be copied."""
+    for line in lines:
+        console.print(cell(line), soft_wrap=True)
 
 
 def cell(value: Any) -> Text:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tritkit.cli.output import Facts, Json, cell, emit, percent, talk
+from tritkit.cli.output import Facts, Json, emit, percent, say, talk
 from tritkit.cli.recipes import find_recipe
 
 
@@ -40,6 +40,6 @@ def command(
 
 
 def _render(facts: Facts, console: Console) -> None:
-    console.print(cell(f"test error {percent(facts['test_error'], 2)}"))
-    console.print(cell(f"weights {facts['weights']}\nrecord  {facts['record']}"))
-    console.print(cell(f"Next: tritkit export {facts['weights']} -o {facts['name']}.onnx"))
+    say(console, f"test error {percent(facts['test_error'], 2)}")
+    say(console, f"weights {facts['weights']}\nrecord  {facts['record']}")
+    say(console, f"Next: tritkit export {facts['weights']} -o {facts['name']}.onnx")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from tritkit.cli.output import Facts, cell, kilobytes, percent, table
+from tritkit.cli.output import Facts, kilobytes, percent, say, table
 
 
 def render(facts: Facts, console: Console) -> None:
@@ -16,10 +16,10 @@ def render(facts: Facts, console: Console) -> None:
     console.print(_speed(facts))
     memory = facts["peak_memory_bytes"]
     used = f", {memory / 1e9:.2f} GB of memory at most" if memory else ""
-    console.print(cell(f"\nAll of it measured now: {facts['seconds']:.0f} s{used}."))
-    console.print(cell(f"The network without training lies in {facts['files']['post_training']}"))
-    console.print(cell(f"The trained one ships with tritkit:   {facts['files']['trained']}"))
-    console.print(cell(f"\nNext: {facts['next']}"))
+    say(console, f"\nAll of it measured now: {facts['seconds']:.0f} s{used}.")
+    say(console, f"The network without training lies in {facts['files']['post_training']}")
+    say(console, f"The trained one ships with tritkit:   {facts['files']['trained']}")
+    say(console, f"\nNext: {facts['next']}")
 
 
 def _networks(facts: Facts) -> object:

@@ -16,6 +16,7 @@ from tritkit.runtime import Session
 
 _BATCHES = (1, 64)
 _LEAST = 3  # calls of an engine in a round
+_ROUND = 0.1  # seconds an engine and round
 
 
 def speeds(made: Made, threads: int, quick: bool) -> list[dict[str, Any]]:
@@ -53,14 +54,20 @@ def _float_onnx(made: Made) -> bytes:
         warnings.simplefilter("ignore")  # the exporter that needs no further package is deprecated
         axes = {"images": {0: "N"}}
         torch.onnx.export(  # it writes into a buffer too, its annotation only says names
-            made.net, (example,), buffer, dynamo=False, opset_version=18, input_names=["images"], dynamic_axes=axes  # type: ignore[arg-type]
+            made.net,
+            (example,),
+            buffer,
+            dynamo=False,
+            opset_version=18,
+            input_names=["images"],
+            dynamic_axes=axes,  # type: ignore[arg-type]
         )
     return buffer.getvalue()
 
 
 def _medians(runners: list[Any], images: np.ndarray[Any, Any], rounds: int) -> list[float]:
-    """Median seconds of a call; about 0.1 s an engine and round."""
-    calls = [max(_LEAST, min(200, int(0.1 / _once(run, images)))) for run in runners]
+    """Median seconds of a call."""
+    calls = [max(_LEAST, min(200, int(_ROUND / _once(run, images)))) for run in runners]
     taken: list[list[float]] = [[] for _ in runners]
     for _ in range(rounds):
         for run, count, seconds in zip(runners, calls, taken, strict=True):
