@@ -33,39 +33,48 @@ struct Strip {
   int64_t first, outputs, vectors;
 };
 
-// Where the weight of one quad for output j of the strip is.
-struct Place {
-  int64_t block, field, lane;
+// One output of the strip being packed.
+class OutputPacker {
+ public:
+  OutputPacker(const Strip& strip, int64_t j, uint8_t* blocks)
+      : strip_(strip),
+        ways_(strip.v.sums / strip.vectors),
+        block_quads_(4 / strip.vectors),
+        vector_bytes_(4 * strip.v.lanes),
+        j_(j),
+        vector_(j / strip.v.lanes),
+        lane_(j % strip.v.lanes),
+        blocks_(blocks) {}
+
+  // Codes of the `count` <= 4 channels of a quad; `quad` counts blocks' quads from the strip's first block.
+  void put(int64_t quad, const int8_t* codes, int64_t count) {
+    const int64_t way = (j_ ^ quad) & (ways_ - 1), step = (quad & (block_quads_ - 1)) >= ways_ ? 1 : 0;
+    const int64_t block = quad * strip_.vectors >> 2, field = step * strip_.v.sums + vector_ * ways_ + way;
+    const int64_t byte = (lane_ ^ way) * 4;
+    if (strip_.weights.plus) {
+      uint8_t* const bytes = blocks_ + block * vector_bytes_ + byte;
+      for (int64_t i = 0; i < count; ++i) bytes[i] = static_cast<uint8_t>(bytes[i] | (codes[i] & 3) << 2 * field);
+    } else {
+      std::memcpy(blocks_ + (block * 4 + field) * vector_bytes_ + byte, codes, static_cast<size_t>(count));
+    }
+  }
+
+ private:
+  const Strip& strip_;
+  int64_t ways_, block_quads_, vector_bytes_, j_, vector_, lane_;
+  uint8_t* blocks_;
 };
 
-Place place(const Strip& strip, int64_t run, int64_t quad, int64_t j) {
-  const int64_t ways = strip.v.sums / strip.vectors, block_quads = 4 / strip.vectors;
-  const int64_t step = quad % block_quads / ways, way = (j ^ quad) & (ways - 1);
-  const int64_t field = step * strip.v.sums + j / strip.v.lanes * ways + way;
-  return {run * blocks_of_run(strip.shape, strip.vectors) + quad / block_quads, field, (j % strip.v.lanes) ^ way};
-}
-
-// `code` of channel `c` of a tap, into the strip's zeroed blocks.
-void put(const Strip& strip, int64_t tap, int64_t c, int64_t j, int8_t code, uint8_t* blocks) {
-  const ConvRuns runs = conv_runs(strip.shape);
-  const int64_t taps_of_run = runs.quads / tap_quads(strip.shape), vector_bytes = 4 * strip.v.lanes;
-  const int64_t quad = tap % taps_of_run * tap_quads(strip.shape) + c / 4;
-  const Place at = place(strip, tap / taps_of_run, quad, j);
-  const int64_t byte = at.lane * 4 + c % 4;
-  if (strip.weights.plus) {
-    blocks[at.block * vector_bytes + byte] |= static_cast<uint8_t>((code & 3) << 2 * at.field);
-  } else {
-    blocks[(at.block * 4 + at.field) * vector_bytes + byte] = static_cast<uint8_t>(code);
-  }
-}
-
-void pack_blocks(const Strip& strip, uint8_t* blocks) {
-  const int64_t channels = group_channels(strip.shape), taps = strip.shape.kernel_h * strip.shape.kernel_w;
-  for (int64_t j = 0; j < strip.outputs; ++j) {
-    const int8_t* code = strip.weights.codes + (strip.first + j) * taps * channels;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      for (int64_t c = 0; c < channels; ++c) put(strip, tap, c, j, *code++, blocks);
-    }
+void pack_output(const Strip& strip, int64_t j, uint8_t* blocks) {
+  const ConvShape& s = strip.shape;
+  const int64_t channels = group_channels(s), taps = s.kernel_h * s.kernel_w, quads = tap_quads(s);
+  const int64_t taps_of_run = conv_runs(s).quads / quads, run_quads = blocks_of_run(s, strip.vectors) * (4 / strip.vectors);
+  const int8_t* codes = strip.weights.codes + (strip.first + j) * taps * channels;
+  OutputPacker output(strip, j, blocks);
+  for (int64_t tap = 0; tap < taps; ++tap, codes += channels) {
+    const int64_t first = tap / taps_of_run * run_quads + tap % taps_of_run * quads;
+    for (int64_t q = 0; q < channels / 4; ++q) output.put(first + q, codes + 4 * q, 4);
+    if (channels % 4 != 0) output.put(first + channels / 4, codes + channels / 4 * 4, channels % 4);
   }
 }
 
@@ -131,7 +140,8 @@ void conv_pack(const ConvVectors& v, const ConvShape& s, const ConvWeights& weig
       const int64_t left = panel.outputs - done, vectors = conv_strip_vectors(v, left), room = vectors * v.lanes;
       const Strip strip{v, s, weights, panel.first_output + done, left < room ? left : room, vectors};
       if (ternary) pack_tables(strip, at);
-      pack_blocks(strip, ternary ? at + v.sums * 4 * v.lanes : at);
+      uint8_t* const blocks = ternary ? at + v.sums * 4 * v.lanes : at;
+      for (int64_t j = 0; j < strip.outputs; ++j) pack_output(strip, j, blocks);
       at += conv_strip_bytes(v, s, ternary, vectors);
       done += strip.outputs;
     }

@@ -12,11 +12,14 @@ constexpr int kPixels = Vector::kPixels;  // of the largest tile
 constexpr int kVectorBytes = 4 * kLanes;
 constexpr ConvVectors kVectors = {kLanes, kSums};
 
-// Runs of quads in memory. A scattered run is not contiguous: its quads lie in taps of `tap_quads`, `tap_step` bytes apart.
+// Runs of quads in memory: byte offsets from the pixel, a list so that the loop over them needs few registers. A scattered run is not
+// contiguous: its quads lie in taps of `tap_quads`, `tap_step` bytes apart.
+constexpr int64_t kMaxTaps = 1024;
 struct Runs {
-  int64_t rows, columns, quads, row_step, column_step;
+  int64_t count, quads;
   bool scattered;
   int64_t tap_quads, tap_step;
+  int64_t offset[kMaxTaps];
 };
 
 // One strip of outputs and what it needs; arrays are padded with zeros to whole vectors.
@@ -183,16 +186,15 @@ void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) 
   const Runs& runs = strip.runs;
   Walk<PX, OV, Weights> walk(strip, pixels);
   Sums<PX, OV> sums(strip), others;
-  for (int64_t row = 0; row < runs.rows; ++row) {
-    for (int64_t column = 0; column < runs.columns; ++column) {
-      int64_t at = row * runs.row_step + column * runs.column_step, left = runs.quads;
-      for (; kTwoChains && left >= 2 * kBlockQuads; left -= 2 * kBlockQuads, at += 8 * kBlockQuads) {
-        walk.block(sums, at);
-        walk.block(others, at + 4 * kBlockQuads);
-      }
-      for (; left >= kBlockQuads; left -= kBlockQuads, at += 4 * kBlockQuads) walk.block(sums, at);
-      if (left > 0) walk.last_block(sums, at, left);
+  const int64_t* const end = runs.offset + runs.count;
+  for (const int64_t* run = runs.offset; run != end; ++run) {
+    int64_t at = *run, left = runs.quads;
+    for (; kTwoChains && left >= 2 * kBlockQuads; left -= 2 * kBlockQuads, at += 8 * kBlockQuads) {
+      walk.block(sums, at);
+      walk.block(others, at + 4 * kBlockQuads);
     }
+    for (; left >= kBlockQuads; left -= kBlockQuads, at += 4 * kBlockQuads) walk.block(sums, at);
+    if (left > 0) walk.last_block(sums, at, left);
   }
   if (kTwoChains) sums.add(others);
   sums.store(out);
@@ -208,10 +210,10 @@ void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int3
   const uint8_t* const block[1] = {gathered};
   Walk<1, OV, Weights> walk(strip, block);
   Sums<1, OV> sums(strip);
-  for (int64_t row = 0; row < runs.rows; ++row) {
+  for (int64_t run = 0; run < runs.count; ++run) {
     for (int64_t first = 0; first < runs.quads; first += kBlockQuads) {
       for (int64_t i = first; i < first + kBlockQuads; ++i) {
-        const int64_t at = row * runs.row_step + i / runs.tap_quads * runs.tap_step + i % runs.tap_quads * 4;
+        const int64_t at = runs.offset[run] + i / runs.tap_quads * runs.tap_step + i % runs.tap_quads * 4;
         uint8_t* const quad = gathered + 4 * (i - first);
         if (i < runs.quads) __builtin_memcpy(quad, pixels[0] + at, 4);
         if (i >= runs.quads) __builtin_memset(quad, 0, 4);
@@ -251,54 +253,8 @@ Accumulate pick_tile(const Strip& strip, int64_t pixels) {
                        : pick_tile<Int8Weights>(strip.vectors, pixels, scattered);
 }
 
+#include "kernels/conv/cursor.h"
 #include "kernels/conv/epilogue.h"
-
-// Output pixels one after the other, over rows and images.
-class Cursor {
- public:
-  Cursor(const ConvArgs& args, int64_t group_offset, int64_t pixel)
-      : a_(args),
-        offset_(group_offset),
-        x_step_(args.shape.stride_w * args.x_pixel),
-        image_(pixel / (args.shape.out_h * args.shape.out_w)),
-        row_(pixel / args.shape.out_w % args.shape.out_h) {
-    begin_row(pixel % args.shape.out_w);
-  }
-
-  void next(Pixels& pixels, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-      if (left_ == 0) next_row();
-      pixels.x[i] = x_;
-      pixels.y[i] = y_;
-      pixels.r[i] = r_;
-      x_ += x_step_;
-      y_ += a_.y_pixel;
-      r_ += a_.r_pixel;
-      --left_;
-    }
-  }
-
- private:
-  void next_row() {
-    if (++row_ == a_.shape.out_h) {
-      row_ = 0;
-      ++image_;
-    }
-    begin_row(0);
-  }
-
-  void begin_row(int64_t column) {
-    left_ = a_.shape.out_w - column;
-    x_ = a_.x + offset_ + image_ * a_.x_image + row_ * a_.shape.stride_h * a_.x_row + column * x_step_;
-    y_ = image_ * a_.y_image + row_ * a_.y_row + column * a_.y_pixel;
-    r_ = image_ * a_.r_image + row_ * a_.r_row + column * a_.r_pixel;
-  }
-
-  const ConvArgs& a_;
-  int64_t offset_, x_step_, image_, row_, left_;
-  const uint8_t* x_;
-  int64_t y_, r_;
-};
 
 void run_strip(const Strip& strip, int64_t group_offset, const ConvRange& range) {
   const int64_t widest = strip.runs.scattered ? 1 : kPixels;
@@ -317,19 +273,23 @@ void run_strip(const Strip& strip, int64_t group_offset, const ConvRange& range)
   }
 }
 
-Runs make_runs(const ConvArgs& a, int64_t vectors) {
+void fill_runs(const ConvArgs& a, int64_t vectors, Runs& runs) {
   const ConvShape& s = a.shape;
   const ConvRuns packed = conv_runs(s);
-  const int64_t tap_quads = (s.in_channels / s.groups + 3) / 4, tap_step = s.dilation_w * a.x_pixel;
-  Runs runs = {packed.rows, packed.columns, packed.quads, s.dilation_h * a.x_row, tap_step, false, tap_quads, tap_step};
-  if (packed.quads == tap_quads || a.x_pixel == 4 * tap_quads) return runs;
-  if (tap_quads % (4 / vectors) == 0) {  // every tap starts a block: they may lie apart
-    runs.columns = s.kernel_w;
-    runs.quads = tap_quads;
-  } else {
-    runs.scattered = true;
+  int64_t columns = packed.columns;
+  runs.quads = packed.quads;
+  runs.tap_quads = (s.in_channels / s.groups + 3) / 4;
+  runs.tap_step = s.dilation_w * a.x_pixel;
+  const bool apart = packed.quads > runs.tap_quads && a.x_pixel > 4 * runs.tap_quads;
+  runs.scattered = apart && runs.tap_quads % (4 / vectors) != 0;
+  if (apart && !runs.scattered) {  // every tap starts a block: each is a run
+    columns = s.kernel_w;
+    runs.quads = runs.tap_quads;
   }
-  return runs;
+  runs.count = packed.rows * columns;
+  for (int64_t i = 0; i < runs.count; ++i) {
+    runs.offset[i] = i / columns * s.dilation_h * a.x_row + i % columns * runs.tap_step;
+  }
 }
 
 void fill_strip(const ConvArgs& a, Strip& strip) {
@@ -338,7 +298,7 @@ void fill_strip(const ConvArgs& a, Strip& strip) {
     strip.bias[j] = real ? a.bias[strip.output + j] : 0;
     strip.multiplier[j] = real ? a.multiplier[strip.output + j] : 0.0f;
   }
-  strip.runs = make_runs(a, strip.vectors);
+  fill_runs(a, strip.vectors, strip.runs);
 }
 
 // Short strips over many pixels are decoded once, into memory near the core: their tiles are too short to hide the decoding.
@@ -389,6 +349,8 @@ void run(const ConvArgs& a, const ConvRange& range) {
   for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) run_panel(a, range, panel);
 }
 
-bool fits(const ConvShape& s, bool) { return s.groups == 1 || s.in_channels / s.groups % 4 == 0; }
+bool fits(const ConvShape& s, bool) {
+  return (s.groups == 1 || s.in_channels / s.groups % 4 == 0) && s.kernel_h * s.kernel_w <= kMaxTaps;
+}
 size_t packed_bytes(const ConvShape& s, bool ternary) { return conv_packed_bytes(kVectors, s, ternary); }
 void pack(const ConvShape& s, const ConvWeights& weights, void* packed) { conv_pack(kVectors, s, weights, packed); }
