@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 BATCH = 500
-EMULATED = {"Haswell": "avx2", "Nehalem": "scalar"}  # CPU model of qemu -> the instruction set it should pick
+EMULATED = {"Haswell": "avx2", "SandyBridge": "scalar"}  # CPU model of qemu -> the instruction set it should pick
 Array = np.ndarray
 
 

@@ -1,4 +1,4 @@
-"""Random integer graphs: simulation == NumPy reference == stock ONNX Runtime, with and without its optimisations."""
+"""Random integer graphs: simulation == NumPy reference == stock ONNX Runtime (optimised or not) == our engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tritkit.deploy.onnx_reader import from_onnx
 from tritkit.deploy.onnx_writer import to_onnx
 from tritkit.deploy.reference import Reference
 from tritkit.deploy.simulate import Simulation
+from tritkit.runtime import Session, kernels
 
+ISAS = sorted({kernel.isa for kernel in kernels()})
 LEVELS = [ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL]
 
 
@@ -31,3 +33,7 @@ def test_engines_agree_on_random_graphs(case: tuple[g.Graph, np.ndarray]) -> Non
         session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         assert np.array_equal(session.run(None, {"image": images})[0], expected)
     assert np.array_equal(Reference(from_onnx(model)).run(images), expected)
+    for isa in ISAS:
+        for threads in (1, 2):
+            with Session(model.SerializeToString(), threads=threads, isa=isa) as ours:
+                assert np.array_equal(ours.run(images), expected), (isa, threads)
