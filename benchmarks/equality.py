@@ -4,7 +4,7 @@
 
 Every engine runs the same file: the PyTorch simulation and the NumPy reference read it back, stock ONNX Runtime runs it
 with and without its optimisations, `Session` with 1 and 2 threads, each instruction set of this CPU and the scalar
-reference kernels. CPUs that are not here are emulated by qemu-x86_64, where that is installed (on the first 500 images).
+reference kernels. CPUs that are not here are emulated by qemu-x86_64, where it is installed (on the first 500 images).
 """
 
 from __future__ import annotations

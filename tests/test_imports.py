@@ -26,7 +26,10 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": set(),
     "zoo": set(),
     "inspection": {"runtime"},
-    "cli": set(["activations", "data", "deploy", "inspection", "methods", "models", "runtime", "surgery", "ternary", "train", "zoo"]),
+    "cli": {
+        *("activations", "data", "deploy", "inspection", "methods", "models"),
+        *("runtime", "surgery", "ternary", "train", "zoo"),
+    },
     "__main__": {"cli"},
 }
 

@@ -181,8 +181,8 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 class FakeQuantize(nn.Module):
     """Simulates an 8-bit tensor: identity until it has a range, then x' of this module's formula.
 
-    Buffers: scale (float32, 0-dim), zero_point (int32, 0-dim), bounds (low, high), state (ready, frozen). In training, while not frozen,
-    the range follows the observer's by an exponential average with weight `momentum` a batch.
+    Buffers: scale (float32, 0-dim), zero_point (int32, 0-dim), bounds (low, high), state (ready, frozen). In training,
+    while not frozen, the range follows the observer's by an exponential average with weight `momentum` a batch.
     """
 
     scale: Tensor
@@ -254,11 +254,13 @@ class _Tracer(torch.fx.Tracer):
 def quantize_activations(net: nn.Module, observer: Observer | None = None) -> torch.fx.GraphModule:
     """A traced copy of `net` with a `FakeQuantize` wherever the integer network has a u8 tensor.
 
-    The copy shares parameters, buffers and submodules with `net` (names in the state dict stay; the quantizers are added as
-    `activation_quantizers.<place>`), trains like it, and does nothing new until `calibrate` gave it ranges. Observer: default `Percentile(99.99)`.
+    The copy shares parameters, buffers and submodules with `net` (names in the state dict stay; the quantizers are added
+    as `activation_quantizers.<place>`), trains like it, and does nothing new until `calibrate` gave it ranges.
+    Observer: default `Percentile(99.99)`.
 
-    Raises UnsupportedError where the network cannot be traced symbolically (its control flow depends on data); such a network can
-    still be exported with `tritkit.export(..., calibration=batches)`, which places and calibrates quantizers by itself.
+    Raises UnsupportedError where the network cannot be traced symbolically (its control flow depends on data); such a
+    network can still be exported with `tritkit.export(..., calibration=batches)`, which places and calibrates
+    quantizers by itself.
     """
     if any(isinstance(m, FakeQuantize) for m in net.modules()):
         raise UserError("the activations of this network are quantized already; call calibrate on it instead")
@@ -311,7 +313,8 @@ def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set every activation range from data: float batches shaped as the network wants them, no labels.
 
     Runs the network in evaluation mode without quantization, so all ranges are those of the float activations.
-    Batches may also be (images, labels) pairs. Raises UserError when there is nothing to calibrate, no batch, or NaN in a batch.
+    Batches may also be (images, labels) pairs. Raises UserError when there is nothing to calibrate, no batch, or NaN in
+    a batch.
     """
     found = [q for _, q in quantizers(net)]
     if not found:
