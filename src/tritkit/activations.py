@@ -254,7 +254,7 @@ class _Tracer(torch.fx.Tracer):
 def quantize_activations(net: nn.Module, observer: Observer | None = None) -> torch.fx.GraphModule:
     """A traced copy of `net` with a `FakeQuantize` wherever the integer network has a u8 tensor.
 
-    The copy shares parameters, buffers and submodules with `net` (names in the state dict stay; the quantizers are added
+    The copy shares parameters, buffers and submodules with `net` (names in the state dict stay; quantizers are added
     as `activation_quantizers.<place>`), trains like it, and does nothing new until `calibrate` gave it ranges.
     Observer: default `Percentile(99.99)`.
 

@@ -97,13 +97,9 @@ class Session:
         )
         error = CError()
         if isinstance(model, bytes):
-            status = self._lib.tk_session_open_memory(
-                model, len(model), byref(options), byref(opened), byref(error)
-            )
+            status = self._lib.tk_session_open_memory(model, len(model), byref(options), byref(opened), byref(error))
         else:
-            status = self._lib.tk_session_open(
-                os.fsencode(Path(model)), byref(options), byref(opened), byref(error)
-            )
+            status = self._lib.tk_session_open(os.fsencode(Path(model)), byref(options), byref(opened), byref(error))
         check(status, error)
         self._handle, lib = Handle(opened), self._lib
         self.inputs = self._infos(lib.tk_session_input_count(self._handle), lib.tk_session_input)
