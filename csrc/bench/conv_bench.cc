@@ -1,5 +1,6 @@
 // Speed of every convolution kernel on one thread, in useful multiply-adds a cycle. Clock by a chain of dependent additions.
-//   g++ -O3 -std=c++17 -Icsrc csrc/bench/conv_bench.cc -Lbuild -ltritkit_objects ... && taskset -c 1 conv_bench [kernel name [part of a layer's name]]
+//   g++ -O3 -std=c++17 -Icsrc csrc/bench/conv_bench.cc $(find BUILD/CMakeFiles/tritkit_objects.dir -name '*.o') -lpthread -o conv_bench
+//   taskset -c 1 ./conv_bench [kernel name [part of a layer's name]]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

@@ -303,7 +303,7 @@ void check_longest_sum() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int count = argc > 1 ? std::atoi(argv[1]) : 4000;
+  const int count = argc > 1 ? std::atoi(argv[1]) : 2000;
   kernel_count = conv_kernels(nullptr, kernels, 32);
   const ConvKernel* limited[32];
   if (conv_kernels("scalar", limited, 32) != 1 || limited[0] != kernels[kernel_count - 1]) {
