@@ -1,6 +1,7 @@
 """The integer network in plain NumPy: the slow truth of docs/format.md. Shares no code with any engine.
 
-Sums are int64, so they cannot wrap; every float operation is one float32 operation, in the order of the contract.
+Integer sums are float64 matrix products of integers: below 2^53 they are exact in any order, and NumPy multiplies them
+fast. Every other float operation is one float32 operation, in the order of the contract.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Reference:
         return codes.clip(0, 255).astype(np.uint8)
 
     def _centred(self, x: Array, name: str) -> Array:
-        return x.astype(np.int64) - self.graph.quant(name).zero_point
+        return x.astype(np.float64) - self.graph.quant(name).zero_point
 
     def _factor(self, node: g.QConv | g.QGemm) -> Array:
         """xs·ws, and divided by ys where the result is quantized; [O]."""
@@ -71,13 +72,13 @@ class Reference:
 
     @_apply.register
     def _(self, node: g.QConv, x: Array) -> Array:
-        acc = _convolve(self._centred(x, node.inputs[0]), node.weight.integers().astype(np.int64), node)
+        acc = _convolve(self._centred(x, node.inputs[0]), node.weight.integers().astype(np.float64), node)
         acc += node.bias[:, None, None]
         return self._quantized(acc.astype(F) * self._factor(node)[:, None, None], node)
 
     @_apply.register
     def _(self, node: g.QGemm, x: Array) -> Array:
-        acc = self._centred(x, node.inputs[0]) @ node.weight.integers().astype(np.int64).T + node.bias
+        acc = self._centred(x, node.inputs[0]) @ node.weight.integers().astype(np.float64).T + node.bias
         y: Array = acc.astype(F) * self._factor(node)
         return y if self.graph.values[node.output].quant is None else self._quantized(y, node)
 
@@ -101,7 +102,7 @@ class Reference:
 
     @_apply.register
     def _(self, node: g.QAveragePool, x: Array) -> Array:
-        x, rows, cols = self._centred(x, node.inputs[0]), node.rows.astype(np.int64), node.cols.astype(np.int64)
+        x, rows, cols = self._centred(x, node.inputs[0]), node.rows.astype(np.float64), node.cols.astype(np.float64)
         acc = rows @ x @ cols.T
         ratio = F(self.graph.quant(node.inputs[0]).scale) / F(self.graph.quant(node.output).scale)
         return self._quantized(acc.astype(F) * (ratio / node.count), node)
