@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.nn.utils import parametrize
 
 from tritkit import graphs
 from tritkit.errors import UnsupportedError, UserError
@@ -87,8 +88,9 @@ def trace(net: nn.Module, example: Tensor) -> Traced:
     """
     check_example(example)
     batch = example[:1].expand(_BATCH, *example.shape[1:]).clone()
-    with _evaluating(net), torch.no_grad(), warnings.catch_warnings():
+    with _evaluating(net), torch.no_grad(), parametrize.cached(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch.export
+        _compute_parametrizations(net)
         program, free = _export(net, batch)
         module = program.run_decompositions({}).graph_module
         values = _constants(program, module)
@@ -144,6 +146,14 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
+
+
+def _compute_parametrizations(net: nn.Module) -> None:
+    """Fill the cache of parametrized weights, so that the trace holds their values and not how they are computed."""
+    for module in net.modules():
+        if parametrize.is_parametrized(module):
+            for name in module.parametrizations:  # type: ignore[union-attr]
+                getattr(module, name)
 
 
 def _export(net: nn.Module, batch: Tensor) -> tuple[ExportedProgram, bool]:
