@@ -28,7 +28,7 @@ def command(
 
 def _render(facts: Facts, console: Console) -> None:
     if facts["layers"]:
-        columns = ["layer", "kind", "method", "shape", "bits", "density", "Wp", "Wn", "bytes"]
+        columns = ["layer", "kind/bits", "method", "shape", "density", "Wp", "Wn", "bytes"]
         console.print(table(columns, map(_layer, facts["layers"]), left=4))
     elif facts["tensors"]:
         rows = [[t["name"], t["dtype"], _shape(t["shape"]), t["bytes"]] for t in facts["tensors"]]
@@ -40,16 +40,16 @@ def _render(facts: Facts, console: Console) -> None:
     if totals.get("ternary_density") is not None:
         share = percent(totals["ternary_density"])
         say(console, f"ternary weights: {totals['ternary_weights']:,}, of which {share} are not zero")
-    for key, value in [*facts["metadata"].items(), *facts.get("input", {}).items()]:
+    inputs = {f"input {key}": value for key, value in facts.get("input", {}).items()}
+    for key, value in [*facts["metadata"].items(), *inputs.items()]:
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         say(console, f"{key}: {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}")
 
 
 def _layer(row: dict[str, Any]) -> list[Any]:
-    return [
-        row["name"], row["kind"], row["method"], _shape(row["shape"]), row["bits"],
-        percent(row["density"]), _scale(row["wp"]), _scale(row["wn"]), row["bytes"],
-    ]  # fmt: skip
+    kind = row["kind"] if row["bits"] is None else f"{row['kind']}/{row['bits']}"
+    names = [row["name"], kind, row["method"], _shape(row["shape"])]
+    return [*names, percent(row["density"]), _scale(row["wp"]), _scale(row["wn"]), row["bytes"]]
 
 
 def _shape(shape: list[int]) -> str:

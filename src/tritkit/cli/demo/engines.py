@@ -30,7 +30,7 @@ class _Engine(NamedTuple):
 def compare(made: Made, threads: int, quick: bool) -> list[dict[str, Any]]:
     """A row an engine and network: on how many images, and whether every bit was that of the first engine."""
     rows = []
-    for network, path in {"no training": made.post_training, "trained": made.trained}.items():
+    for network, path in {"not trained": made.post_training, "trained": made.trained}.items():
         expected: Logits | None = None
         for engine in _engines(path, threads):
             images = made.inputs(_count(engine, len(made.images), quick))

@@ -76,8 +76,8 @@ def errors(made: Made, threads: int) -> list[dict[str, Any]]:
     }
     return [
         float_row,
-        _row("ternary, no training (TWN)", False, made, made.post_training, threads),
-        _row("ternary, trained (packaged)", True, made, made.trained, threads),
+        _row("TWN, not trained", False, made, made.post_training, threads),
+        _row("ternary, trained", True, made, made.trained, threads),
     ]
 
 

@@ -24,7 +24,7 @@ def render(facts: Facts, console: Console) -> None:
 
 def _networks(facts: Facts) -> object:
     whole = any(row["error_test"] is not None for row in facts["networks"])
-    columns = ["network", f"error, {facts['sample_images']:,} images", "error, test set", "size", "not zero"]
+    columns = ["network", "error, sample", "error, test set", "size", "not zero"]
     float_bytes = facts["networks"][0]["bytes"]
     rows = []
     for row in facts["networks"]:
@@ -35,7 +35,7 @@ def _networks(facts: Facts) -> object:
     if not whole:  # CIFAR-10 is not on this machine
         columns.pop(2)
         rows = [[*row[:2], *row[3:]] for row in rows]
-    return table(columns, rows, title="ResNet-20 on CIFAR-10")
+    return table(columns, rows, title=f"ResNet-20 on CIFAR-10 (sample: {facts['sample_images']:,} test images)")
 
 
 def _equality(facts: Facts) -> object:

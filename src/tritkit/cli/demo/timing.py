@@ -17,6 +17,7 @@ from tritkit.runtime import Session
 _BATCHES = (1, 64)
 _LEAST = 3  # calls of an engine in a round
 _ROUND = 0.1  # seconds an engine and round
+_BUDGET = 30.0  # seconds a batch size: on a busy machine fewer rounds must do
 
 
 def speeds(made: Made, threads: int, quick: bool) -> list[dict[str, Any]]:
@@ -50,17 +51,12 @@ def _runners(made: Made, threads: int) -> list[tuple[str, int, Any]]:
 def _float_onnx(made: Made) -> bytes:
     """The float network as torch's own exporter writes it."""
     buffer, example = io.BytesIO(), torch.from_numpy(made.inputs(1))
+    target: Any = buffer  # a buffer will do, though the exporter's annotation only names paths
+    axes = {"images": {0: "N"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter that needs no further package is deprecated
-        axes = {"images": {0: "N"}}
-        torch.onnx.export(  # it writes into a buffer too, its annotation only says names
-            made.net,
-            (example,),
-            buffer,
-            dynamo=False,
-            opset_version=18,
-            input_names=["images"],
-            dynamic_axes=axes,  # type: ignore[arg-type]
+        torch.onnx.export(
+            made.net, (example,), target, dynamo=False, opset_version=18, input_names=["images"], dynamic_axes=axes
         )
     return buffer.getvalue()
 
@@ -69,7 +65,10 @@ def _medians(runners: list[Any], images: np.ndarray[Any, Any], rounds: int) -> l
     """Median seconds of a call."""
     calls = [max(_LEAST, min(200, int(_ROUND / _once(run, images)))) for run in runners]
     taken: list[list[float]] = [[] for _ in runners]
-    for _ in range(rounds):
+    end = time.perf_counter() + _BUDGET
+    for done in range(rounds):
+        if done and time.perf_counter() > end:
+            break
         for run, count, seconds in zip(runners, calls, taken, strict=True):
             run(images)  # back in the caches
             seconds.extend(_once(run, images) for _ in range(count))
