@@ -3,8 +3,8 @@
     python benchmarks/equality.py [MODEL.onnx] [--data DIR] [--images 10000] [--json results/equality.json]
 
 Every engine runs the same file: the PyTorch simulation and the NumPy reference read it back, stock ONNX Runtime runs it
-with and without its optimisations, `Session` with 1 and 2 threads, each instruction set of this CPU and the scalar
-reference kernels. CPUs that are not here are emulated by qemu-x86_64, where it is installed (on the first 500 images).
+with and without its optimisations, `Session` with 1 and 2 threads, each instruction set of this CPU, down to the
+scalar C++ reference. CPUs that are not here are emulated by qemu-x86_64, where it is installed (on the first 500 images).
 """
 
 from __future__ import annotations
@@ -51,10 +51,6 @@ def engines(model: Path) -> Iterator[tuple[str, Callable[[Array], Array]]]:
     for threads in (1, 2):
         for isa in dict.fromkeys(k.isa for k in kernels()):
             yield f"Session, {isa}, {threads} thread{'s' * (threads > 1)}", Session(model, threads=threads, isa=isa).run
-        yield (
-            f"Session, reference kernels, {threads} thread{'s' * (threads > 1)}",
-            Session(model, threads=threads, engine="reference").run,
-        )
 
 
 def run(engine: Callable[[Array], Array], images: Array) -> Array:

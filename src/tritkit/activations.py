@@ -248,6 +248,8 @@ class FakeQuantize(nn.Module):
 
 class _Tracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
+        if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+            return False  # from torch.nn too, but what matters is inside
         return isinstance(m, FakeQuantize) or type(m).__module__.startswith("torch.nn")
 
 
