@@ -3,8 +3,8 @@
     python benchmarks/equality.py [MODEL.onnx] [--data DIR] [--images 10000] [--json results/equality.json]
 
 Every engine runs the same file: the PyTorch simulation and the NumPy reference read it back, stock ONNX Runtime runs it
-with and without its optimisations, `Session` with 1 and 2 threads, each instruction set of this CPU, down to the
-scalar C++ reference. CPUs that are not here are emulated by qemu-x86_64, where it is installed (on the first 500 images).
+with and without its optimisations, `Session` with 1 and 2 threads and each instruction set of this CPU, down to the
+scalar C++ reference. Other CPUs are emulated by qemu-x86_64, where it is installed (on the first 500 images).
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ def test_containers_are_looked_into() -> None:
     inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()))
     net = tritkit.quantize_activations(nn.Sequential(inner, nn.Flatten(), nn.Linear(64, 2)))
     assert len(list(quantizers(net))) == 3  # the input and both ReLUs
-    # the input, the stem, 2 for each of 9 blocks, the pool
-    assert len(list(quantizers(tritkit.quantize_activations(tritkit.models.cifar_resnet(20))))) == 21
+    # the input, the stem, 3 for each of 9 blocks (first convolution, second, their sum), the pool
+    assert len(list(quantizers(tritkit.quantize_activations(tritkit.models.cifar_resnet(20))))) == 30
 
 
 def test_copy_shares_parameters_and_state_dict_names() -> None:
