@@ -106,9 +106,9 @@ def library_path() -> Path:
     spec = importlib.util.find_spec("tritkit.runtime")
     installed = spec.submodule_search_locations if spec else None
     folders = [Path(__file__).parent, *(Path(p) for p in installed or ())]
-    for folder in folders:
-        if (folder / _NAME).is_file():
-            return folder / _NAME
+    found = [folder / _NAME for folder in folders if (folder / _NAME).is_file()]
+    if found:
+        return max(found, key=lambda path: path.stat().st_mtime)  # scripts/build may be newer than the installation, or older
     raise TritkitError(f"{_NAME} was not found; install tritkit from its wheel, or run scripts/build in a checkout")
 
 
