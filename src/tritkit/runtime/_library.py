@@ -108,7 +108,8 @@ def library_path() -> Path:
     folders = [Path(__file__).parent, *(Path(p) for p in installed or ())]
     found = [folder / _NAME for folder in folders if (folder / _NAME).is_file()]
     if found:
-        return max(found, key=lambda path: path.stat().st_mtime)  # scripts/build may be newer than the installation, or older
+        # the one of scripts/build may be newer than the installed one, or older
+        return max(found, key=lambda path: path.stat().st_mtime)
     raise TritkitError(f"{_NAME} was not found; install tritkit from its wheel, or run scripts/build in a checkout")
 
 
