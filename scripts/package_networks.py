@@ -57,7 +57,8 @@ def add_ternary(dest: Path, weights: Path, data: str | None) -> int:
 
 
 def source_of(recipe: Recipe) -> dict[str, Any]:
-    return {"source": f"trained by this project with the recipe {recipe.name}", "seed": recipe.seed}
+    parent = "; its float parent: see NOTICE" if str(recipe.init).startswith("pretrained/") else ""
+    return {"source": f"trained by this project with the recipe {recipe.name}{parent}", "seed": recipe.seed}
 
 
 def add(dest: Path, name: str, suffix: str, data: bytes, facts: dict[str, Any]) -> int:
