@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tritkit import methods, models
 from tritkit.activations import calibrate, freeze_, quantize_activations
-from tritkit.data import ImageSet, find_file, normalise
+from tritkit.data import ImageSet, crop_and_flip, find_file, normalise
 from tritkit.errors import ModelFileError, UserError
 from tritkit.surgery import latent_of, named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
 from tritkit.train.files import write_whole
@@ -53,7 +53,7 @@ def finish(net: nn.Module, recipe: Recipe, images: ImageSet) -> None:
     if recipe.activations is not None:
         freeze_(net)
     if recipe.bn_images:
-        reestimate_bn_(net, plain_batches(images, recipe.bn_images, recipe))
+        reestimate_bn_(net, augmented_batches(images, recipe.bn_images, recipe))
 
 
 def plain_batches(images: ImageSet, count: int, recipe: Recipe) -> Iterator[Tensor]:
@@ -63,6 +63,16 @@ def plain_batches(images: ImageSet, count: int, recipe: Recipe) -> Iterator[Tens
     for start in range(0, count - size + 1, size):
         batch = normalise(images.images[start : start + size], recipe.mean, recipe.std)
         yield batch.contiguous(memory_format=torch.channels_last)
+
+
+def augmented_batches(images: ImageSet, count: int, recipe: Recipe) -> Iterator[Tensor]:
+    """The first `count` images as training sees them. The borders that cropping adds change what batch norm measures:
+    statistics of plain images double the error.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for start in range(0, min(count, len(images)) - recipe.batch_size + 1, recipe.batch_size):
+        pixels = crop_and_flip(images.images[start : start + recipe.batch_size], generator)
+        yield normalise(pixels, recipe.mean, recipe.std).contiguous(memory_format=torch.channels_last)
 
 
 def layer_rows(net: nn.Module) -> dict[str, dict[str, float]]:

@@ -122,7 +122,7 @@ class Recipe(_Table):
     snap_scales: bool = False
     """At the end, put Wp : Wn on the integer grid of the deployed network."""
     bn_images: Count = 0
-    """Training images, not augmented, that set batch norm's statistics at the end; 0 keeps the averages."""
+    """Training images, augmented as in training, that set batch norm's statistics at the end; 0 keeps the averages."""
     mean: Three = (0.4914, 0.4822, 0.4465)
     """Subtracted from each channel, in units of full scale."""
     std: Three = (0.2470, 0.2435, 0.2616)
