@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,17 +89,18 @@ def _row(name: str, trained: bool, made: Made, path: Path, threads: int) -> dict
             "network": name,
             "trained": trained,
             "engine": "tritkit",
-            "error_sample": _error(session, made.images, made),
-            "error_test": _error(session, made.test, made) if made.test else None,
+            "error_sample": _error(session, made.images),
+            "error_test": _error(session, made.test) if made.test else None,
             "bytes": facts["bytes"],
             "density": facts["totals"]["ternary_density"],
         }
 
 
-def _error(session: Session, images: ImageSet, made: Made) -> float:
-    wrong = 0
+def _error(session: Session, images: ImageSet) -> float:
+    """Each file says how its images are normalised; the networks need not agree in that."""
+    said, wrong = json.loads(session.metadata["tritkit.input"]), 0
     for start in range(0, len(images), _BATCH):
-        batch = normalise(images.images[start : start + _BATCH], *made.norm).numpy()
+        batch = normalise(images.images[start : start + _BATCH], said["mean"], said["std"]).numpy()
         guess = np.asarray(session.run(batch)).argmax(1)
         wrong += int((guess != images.labels[start : start + _BATCH].numpy()).sum())
     return wrong / len(images)
