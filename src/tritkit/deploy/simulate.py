@@ -7,6 +7,7 @@ Integer sums are computed as float64 convolutions and products of integer values
 from __future__ import annotations
 
 from functools import singledispatchmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +61,8 @@ class Simulation(nn.Module):
     def _scaled(self, acc: Tensor, node: g.QConv | g.QGemm) -> Tensor:
         """The layer's result from Σ x·w: with bias and factor, quantized if the output is."""
         each = (-1, *[1] * (acc.ndim - 2))
-        acc = (acc + torch.from_numpy(node.bias).double().reshape(each)).float()
-        factor = self._scale(node.inputs[0]) * torch.from_numpy(node.w_scale)
+        acc = (acc + _constant(node.bias).double().reshape(each)).float()
+        factor = self._scale(node.inputs[0]) * _constant(node.w_scale)
         if self.graph.values[node.output].quant is None:
             return acc * factor.reshape(each)
         return self._quantized(acc * (factor / self._scale(node.output)).reshape(each), node)
@@ -93,12 +94,12 @@ class Simulation(nn.Module):
 
     @_apply.register
     def _(self, node: g.FloatConv, x: Tensor) -> Tensor:
-        y = self._convolve(x.double(), node) + torch.from_numpy(node.bias).double()[:, None, None]
+        y = self._convolve(x.double(), node) + _constant(node.bias).double()[:, None, None]
         return y.float()
 
     @_apply.register
     def _(self, node: g.FloatGemm, x: Tensor) -> Tensor:
-        return (x.double() @ self._weights[node.output].T + torch.from_numpy(node.bias).double()).float()
+        return (x.double() @ self._weights[node.output].T + _constant(node.bias).double()).float()
 
     @_apply.register
     def _(self, node: g.QAdd, a: Tensor, b: Tensor) -> Tensor:
@@ -111,10 +112,10 @@ class Simulation(nn.Module):
 
     @_apply.register
     def _(self, node: g.QAveragePool, x: Tensor) -> Tensor:
-        rows, cols = (torch.from_numpy(m).double() for m in (node.rows, node.cols))
+        rows, cols = (_constant(m).double() for m in (node.rows, node.cols))
         acc = rows @ self._centred(x, node.inputs[0]) @ cols.T
         ratio = self._scale(node.inputs[0]) / self._scale(node.output)
-        return self._quantized(acc.float() * (ratio / torch.from_numpy(node.count)), node)
+        return self._quantized(acc.float() * (ratio / _constant(node.count)), node)
 
     @_apply.register
     def _(self, node: g.QRescale, x: Tensor) -> Tensor:
@@ -157,3 +158,8 @@ class Simulation(nn.Module):
 
 def _values(node: g.QConv | g.QGemm | g.FloatConv | g.FloatGemm) -> NDArray[np.int8] | NDArray[np.float32]:
     return node.weight if isinstance(node, (g.FloatConv, g.FloatGemm)) else node.weight.integers()
+
+
+def _constant(array: NDArray[Any]) -> Tensor:
+    """A copy: arrays read from a file are read-only, which tensors cannot be."""
+    return torch.from_numpy(array.copy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,10 +59,7 @@ def _engines(path: Path, threads: int) -> Iterator[_Engine]:
 
 
 def _simulate(simulation: torch.nn.Module, images: Logits) -> Logits:
-    with torch.inference_mode(), warnings.catch_warnings():
-        # the graph of a file shares the file's bytes, which nobody writes to here
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return simulation(torch.from_numpy(images)).numpy()  # type: ignore[no-any-return]
+    return simulation(torch.from_numpy(images)).numpy()  # type: ignore[no-any-return]
 
 
 def onnx_runtime(model: Path | bytes, threads: int) -> Any:
