@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 BATCH = 500
-EMULATED_IMAGES = 100  # scalar code under emulation takes about a second an image
+EMULATED_IMAGES = 100  # scalar code under emulation is slow
 EMULATED = {"Haswell": "avx2", "SandyBridge": "scalar"}  # CPU model of qemu -> the instruction set it should pick
 Array = np.ndarray
 

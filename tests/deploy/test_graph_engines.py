@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tritkit.deploy import graph as g
-from tritkit.deploy.onnx_writer import pack_codes, to_onnx
+from tritkit.deploy.onnx_writer import to_onnx
 from tritkit.deploy.reference import Reference
 from tritkit.deploy.simulate import Simulation
 from tritkit.errors import UserError
@@ -141,11 +141,6 @@ def test_ties_round_to_even_and_saturate() -> None:
     assert Reference(graph).run(image).tolist() == expected
     assert Simulation(graph)(torch.from_numpy(image)).tolist() == expected
     assert all(result.tolist() == expected for result in _onnxruntime(graph, image))
-
-
-def test_packing_is_little_end_first_with_zero_padding() -> None:
-    codes = np.array([[1, -1, 0, 1, -1], [0, 0, 0, 0, 1]], np.int8)
-    assert pack_codes(codes).tolist() == [[0b01_00_11_01, 0b11], [0, 0b01]]
 
 
 def test_the_same_graph_gives_the_same_bytes() -> None:

@@ -92,9 +92,7 @@ def export(
     path = Path(path)
     _check_target(path)
     info = _json(input_info or {})
-    graph = lower(
-        net, example, calibration=calibration, policies=policies, observer=observer, input_info=info
-    )
+    graph = lower(net, example, calibration=calibration, policies=policies, observer=observer, input_info=info)
     data = make_model(graph, flavour).SerializeToString(deterministic=True)
     with write_atomically(path, data) as temporary:
         checked, notes = check_file(graph, temporary, example.detach().cpu(), flavour) if check else ((), ())

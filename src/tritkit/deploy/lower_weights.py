@@ -37,9 +37,7 @@ class Affine:
         shift = np.zeros(outputs) if bias is None else _float64(bias)
         return cls(np.ones(outputs), shift)
 
-    def then_norm(
-        self, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
-    ) -> Affine:
+    def then_norm(self, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float) -> Affine:
         """This followed by a batch norm in evaluation mode."""
         factor = 1 / np.sqrt(_float64(var) + eps)
         if weight is not None:

@@ -13,27 +13,14 @@ import onnx
 from onnx import ModelProto, helper
 
 from tritkit.deploy import graph as g
-from tritkit.deploy.functions import IR_VERSION, OPSET
-from tritkit.deploy.onnx_writer import _value_info, _Writer
+from tritkit.deploy.onnx_writer import _Writer
 
 __all__ = ["to_qdq"]
 
 
 def to_qdq(graph: g.Graph) -> ModelProto:
     """The model, of standard operations only. The graph must be valid (`Graph.validate`)."""
-    writer = _QdqWriter(graph)
-    for node in graph.nodes:
-        writer.write(node)
-    proto = helper.make_graph(
-        writer.nodes,
-        "tritkit",
-        [_value_info(graph.values[name]) for name in graph.inputs],
-        [_value_info(graph.values[name]) for name in graph.outputs],
-        writer.initializers,
-    )
-    opset = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(proto, producer_name="tritkit", ir_version=IR_VERSION, opset_imports=opset)
-    helper.set_model_props(model, {**graph.metadata, "tritkit.flavour": "qdq"})
+    model = _QdqWriter(graph).model([], {**graph.metadata, "tritkit.flavour": "qdq"})
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
+import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from tritkit.deploy import graph as g
 from tritkit.errors import ModelFileError, UnsupportedError
+from tritkit.ternary import unpack_codes
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -40,16 +41,6 @@ def _load(path: Path) -> ModelProto:
         raise ModelFileError(f"{path} does not exist") from e
     except (DecodeError, OSError) as e:
         raise ModelFileError(f"{path} is not an ONNX file: {e}") from e
-
-
-def unpack_codes(packed: Array, shape: Sequence[int]) -> NDArray[np.int8]:
-    """The inverse of `onnx_writer.pack_codes`: bytes [O, ⌈K/4⌉] → codes of `shape`."""
-    fields = (packed[:, :, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3
-    if (fields == 2).any():
-        raise ModelFileError("packed weights hold the code 10, which means nothing")
-    rows = fields.reshape(len(packed), -1)[:, : int(np.prod(shape[1:]))]
-    codes: NDArray[np.int8] = np.array([0, 1, 0, -1], np.int8)[rows].reshape(shape)
-    return codes
 
 
 class _Reader:
@@ -128,7 +119,8 @@ def _dequantize(r: _Reader, node: NodeProto) -> g.Node:
 
 def _ternary(r: _Reader, node: NodeProto) -> g.TernaryWeight:
     book = r.constants[node.input[4]]
-    codes = unpack_codes(r.constants[node.input[3]], _attributes(node)["w_shape"])
+    packed = torch.from_numpy(r.constants[node.input[3]].copy())
+    codes = unpack_codes(packed, _attributes(node)["w_shape"]).numpy()
     return g.TernaryWeight(codes, book[:, 1], -book[:, 3])
 
 

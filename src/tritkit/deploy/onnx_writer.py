@@ -3,48 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import singledispatchmethod
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+import torch
+from onnx import ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from tritkit.deploy import graph as g
 from tritkit.deploy.functions import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET, make_functions
+from tritkit.ternary import pack_codes
 
 
 def to_onnx(graph: g.Graph) -> ModelProto:
     """The model, with the functions it uses; checked by onnx.checker."""
     writer = _Writer(graph)
-    for node in graph.nodes:
-        writer.write(node)
-    proto = helper.make_graph(
-        writer.nodes,
-        "tritkit",
-        [_value_info(graph.values[name]) for name in graph.inputs],
-        [_value_info(graph.values[name]) for name in graph.outputs],
-        writer.initializers,
-    )
-    model = helper.make_model(
-        proto,
-        producer_name="tritkit",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
-        functions=make_functions([n.op_type for n in writer.nodes if n.domain == DOMAIN]),
-    )
-    helper.set_model_props(model, _metadata(graph))
+    model = writer.model([helper.make_opsetid(DOMAIN, DOMAIN_VERSION)], _metadata(graph))
+    model.functions.extend(make_functions([n.op_type for n in writer.nodes if n.domain == DOMAIN]))
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def pack_codes(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Codes [O, ...] in {−1, 0, 1} → [O, ⌈K/4⌉] bytes: 2 bits a code (0, 1, 3), the first in the lowest bits."""
-    fields = (codes.reshape(len(codes), -1) & 3).astype(np.uint8)  # two's complement: −1 is 3
-    fields = np.pad(fields, ((0, 0), (0, -fields.shape[1] % 4))).reshape(len(codes), -1, 4)
-    packed: NDArray[np.uint8] = np.bitwise_or.reduce(fields << np.array([0, 2, 4, 6], np.uint8), axis=-1)
-    return packed
 
 
 def _value_info(value: g.Value) -> ValueInfoProto:
@@ -83,6 +62,23 @@ class _Writer:
         self._taken = set(graph.values)
         self._number = {node.output: i for i, node in enumerate(graph.nodes)}
 
+    def model(self, domains: Sequence[OperatorSetIdProto], metadata: Mapping[str, str]) -> ModelProto:
+        """Write all nodes and return the model, without functions."""
+        for node in self.graph.nodes:
+            self.write(node)
+        values = self.graph.values
+        proto = helper.make_graph(
+            self.nodes,
+            "tritkit",
+            [_value_info(values[name]) for name in self.graph.inputs],
+            [_value_info(values[name]) for name in self.graph.outputs],
+            self.initializers,
+        )
+        opsets = [helper.make_opsetid("", OPSET), *domains]
+        made = helper.make_model(proto, producer_name="tritkit", ir_version=IR_VERSION, opset_imports=opsets)
+        helper.set_model_props(made, dict(metadata))
+        return made
+
     def store(self, value: Any, dtype: Any, output: str, what: str) -> str:
         """The name of an initializer with this content, made if there is none; `output` is that of its node."""
         hint = f"{self._number[output]}.{what}"
@@ -119,7 +115,7 @@ class _Writer:
             return (self.store(weight.values, np.int8, node.output, "weight"),)
         zero = np.zeros_like(weight.p)
         book = np.stack([zero, weight.p, zero, -weight.n], axis=1)
-        packed = self.store(pack_codes(weight.codes), np.uint8, node.output, "codes")
+        packed = self.store(pack_codes(torch.from_numpy(weight.codes)).numpy(), np.uint8, node.output, "codes")
         return packed, self.store(book, np.int8, node.output, "codebook")
 
     def scale_and_bias(self, node: g.QConv | g.QGemm) -> tuple[str, str]:

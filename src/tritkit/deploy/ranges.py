@@ -44,9 +44,7 @@ def missing_error(nodes: Iterable[Node]) -> UserError:
     )
 
 
-def observe(
-    traced: Traced, nodes: Iterable[Node], batches: Iterable[Any], observer: Observer
-) -> dict[Node, Quant]:
+def observe(traced: Traced, nodes: Iterable[Node], batches: Iterable[Any], observer: Observer) -> dict[Node, Quant]:
     """Run `batches` through the network and choose the quantization of these nodes' values.
 
     A batch is a float32 tensor [N, ...] or a sequence that begins with one. Raises UserError for no batch or bad ones.
