@@ -19,6 +19,7 @@ _HOME = {
     "reestimate_bn_": "tritkit.surgery",
     "snap_scales_": "tritkit.surgery",
     "freeze_codes_": "tritkit.surgery",
+    "after_step_": "tritkit.surgery",
     "quantize_activations": "tritkit.activations",
     "calibrate": "tritkit.activations",
     "freeze_": "tritkit.activations",

@@ -2,7 +2,7 @@
 
     names = ternarize_(net, TTQ(), exclude=["conv1", "linear"])
     optimizer = torch.optim.SGD(param_groups(net, lr=0.1, weight_decay=2e-4), momentum=0.9)
-    ... train as ever ...
+    ... train as ever, with after_step_(net) after optimizer.step() ...
     reestimate_bn_(net, batches)
     strip_(net)                                # a plain float module with ternary values
 
@@ -30,6 +30,7 @@ from tritkit.ternary import Ternary
 
 __all__ = [
     "Select",
+    "after_step_",
     "freeze_codes_",
     "latent_of",
     "named_ternary",
@@ -88,10 +89,12 @@ def strip_(net: nn.Module, keep: Literal["ternary", "latent"] = "ternary") -> li
 
 
 def named_ternary(net: nn.Module) -> Iterator[tuple[str, nn.Module, Ternary]]:
-    """(name, layer, codes and scales of now) for each ternary layer, in the order of `named_modules`."""
+    """(name, layer, codes and scales of now) for each ternary layer, in the order of `named_modules`. Layers whose
+    method is not ternary in the end (`Method.why_not_ternary`) are left out.
+    """
     for name, layer in ternary_layers(net).items():
         ternarizer = ternarizer_of(layer)
-        if ternarizer is not None:
+        if ternarizer is not None and ternarizer.method.why_not_ternary is None:
             yield name, layer, _named(name, ternarizer.ternary, latent_of(layer))
 
 
@@ -168,6 +171,17 @@ def snap_scales_(net: nn.Module) -> list[str]:
             ternarizer.set_scales_(snapped.scale_pos, snapped.scale_neg)
             changed.append(name)
     return changed
+
+
+@torch.no_grad()
+def after_step_(net: nn.Module) -> None:
+    """What the methods do to latent weights after each optimizer step, such as BinaryConnect's clipping. Call it after
+    `optimizer.step()`; for methods that need nothing it does nothing.
+    """
+    for layer in ternary_layers(net).values():
+        ternarizer = ternarizer_of(layer)
+        if ternarizer is not None:
+            ternarizer.after_step_(latent_of(layer))
 
 
 def freeze_codes_(net: nn.Module) -> list[str]:

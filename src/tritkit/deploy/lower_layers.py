@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tritkit.deploy import graph as g
 from tritkit.deploy.lower_weights import int8_weight, ternary_values, ternary_weight
-from tritkit.errors import UserError
-from tritkit.surgery import named_ternary, ternarizer_of
+from tritkit.errors import UnsupportedError, UserError
+from tritkit.surgery import named_ternary, ternarizer_of, ternary_layers
 from tritkit.ternary import Ternary
 
 __all__ = ["Layers"]
@@ -33,6 +33,7 @@ class Layers:
         for name, layer, ternary in named_ternary(net):
             ternarizer = ternarizer_of(layer)
             self.ternary[name] = (ternary, "" if ternarizer is None else ternarizer.method.name)
+        self.others = _not_ternary(net)
         self._integers: dict[tuple[str, str], tuple[g.Weight, Any, tuple[float, float]]] = {}
 
     def policy(self, path: str) -> str | None:
@@ -57,6 +58,8 @@ class Layers:
         return self._integers[key]
 
     def _find(self, path: str, weight: Tensor) -> tuple[g.Weight, Any, tuple[float, float]]:
+        if path in self.others and self.policy(path) is None:
+            raise UnsupportedError(f"layer {path!r}: {self.others[path]}; give it a policy, int8 or float32")
         ternary, method = self.ternary.get(path, (None, ""))
         if ternary is None or not _same(ternary, weight):
             ternary, method = ternary_values(weight), "given"
@@ -69,3 +72,14 @@ class Layers:
 def _same(ternary: Ternary, weight: Tensor) -> bool:
     value = ternary.dequantize().to(weight)
     return value.shape == weight.shape and torch.allclose(value, weight, rtol=1e-5)
+
+
+def _not_ternary(net: nn.Module) -> dict[str, str]:
+    """Layers with a method whose weights are not ternary in the end, and why."""
+    found = {}
+    for name, layer in ternary_layers(net).items():
+        ternarizer = ternarizer_of(layer)
+        reason = None if ternarizer is None else ternarizer.method.why_not_ternary
+        if reason is not None:
+            found[name] = reason
+    return found

@@ -49,6 +49,13 @@ class Method(ABC):
     def build(self, weight: Tensor) -> Ternarizer:
         """The parametrization that trains `weight`; its parameters and buffers live beside the weight."""
 
+    @property
+    def why_not_ternary(self) -> str | None:
+        """None where the trained weight is ternary; else the reason it is not, as `export` gives it. `project` and
+        `Ternarizer.ternary` then raise UnsupportedError with it.
+        """
+        return None
+
     def params(self) -> dict[str, Any]:
         """The fields as plain values: `get(method.name, **method.params()) == method`."""
         return dataclasses.asdict(self)
@@ -70,12 +77,17 @@ class Ternarizer(nn.Module):
         raise NotImplementedError
 
     def ternary(self, latent: Tensor) -> Ternary:
-        """The codes and scales of now, with `dequantize()` equal to `forward` for a float32 latent."""
+        """The codes and scales of now, with `dequantize()` equal to `forward` in evaluation for a float32 latent.
+        UnsupportedError where `method.why_not_ternary`.
+        """
         raise NotImplementedError
 
     def delta(self, latent: Tensor) -> Tensor:
         """The threshold Δ of now: code ≠ 0 where |w| > Δ. It broadcasts against the latent."""
         raise NotImplementedError
+
+    def after_step_(self, latent: nn.Parameter) -> None:
+        """What the method does to the latent weight after each optimizer step, such as clipping it; nothing here."""
 
     def set_scales_(self, pos: Tensor, neg: Tensor) -> None:
         """Overwrite learned scales. UserError where the method computes its scales from the latents."""

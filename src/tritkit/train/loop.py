@@ -19,7 +19,7 @@ from torch import Tensor
 from tritkit.activations import freeze_, quantize_activations
 from tritkit.data import ImageSet, crop_and_flip, load_cifar10, normalise
 from tritkit.errors import TritkitError, UserError
-from tritkit.surgery import freeze_codes_
+from tritkit.surgery import after_step_, freeze_codes_
 from tritkit.train.checkpoint import State, load_checkpoint, save_checkpoint
 from tritkit.train.evaluate import evaluate
 from tritkit.train.files import told
@@ -179,6 +179,7 @@ class _Run:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        after_step_(self.net)
         self.step += 1
         if not math.isfinite(loss.item()):
             raise TritkitError(f"the loss is {loss.item()} at step {self.step}; lower lr or lengthen the warm-up")
