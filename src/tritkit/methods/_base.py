@@ -101,21 +101,28 @@ class Ternarizer(nn.Module):
 class StraightThroughMethod(Method):
     """A method without parameters of its own: dL/dlatent = dL/dweight, unchanged and unclipped."""
 
+    def scale_group(self, weight: Tensor) -> int | None:
+        """N where `scale` gives one scale for each group of N input channels (`Ternary.group_size`); else None."""
+        return None
+
     @abstractmethod
     def delta(self, weight: Tensor) -> Tensor:
         """The threshold Δ, in a shape that broadcasts against the weight."""
 
     @abstractmethod
-    def scale(self, weight: Tensor, codes: Tensor) -> Tensor:
-        """The symmetric scale of these codes, in the weight's dtype and one of the shapes `Ternary`
-        allows.
+    def scale(self, weight: Tensor, codes: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """The symmetric scale of these codes, or the pair (Wp, Wn), in the weight's dtype and one of the shapes
+        `Ternary` allows.
         """
 
     def project(self, weight: Tensor) -> Ternary:
         check_weight(weight)
         weight = weight.detach()
         codes = codes_of(weight, self.delta(weight))
-        return Ternary.of(codes, self.scale(weight, codes).to(torch.float32))
+        scale, size = self.scale(weight, codes), self.scale_group(weight)
+        if isinstance(scale, Tensor):
+            return Ternary.of(codes, scale.to(torch.float32), size)
+        return Ternary(codes, scale[0].to(torch.float32), scale[1].to(torch.float32), size)
 
     def build(self, weight: Tensor) -> Ternarizer:
         check_weight(weight)
@@ -128,7 +135,12 @@ class _StraightThrough(Ternarizer):
     def forward(self, latent: Tensor) -> Tensor:
         with torch.no_grad():
             codes = codes_of(latent, self.method.delta(latent))
-            weight = codes * self.method.scale(latent, codes)
+            scale = self.method.scale(latent, codes)
+            if isinstance(scale, Tensor):
+                weight = codes * self._expand(scale, codes)
+            else:
+                plus, minus = (self._expand(side, codes) for side in scale)
+                weight = codes * torch.where(codes > 0, plus, minus)
         return straight_through(latent, weight)
 
     def ternary(self, latent: Tensor) -> Ternary:
@@ -136,6 +148,10 @@ class _StraightThrough(Ternarizer):
 
     def delta(self, latent: Tensor) -> Tensor:
         return self.method.delta(latent.detach())
+
+    def _expand(self, scale: Tensor, codes: Tensor) -> Tensor:
+        size = self.method.scale_group(codes)
+        return scale if size is None else scale.repeat_interleave(size, dim=1)[:, : codes.shape[1]]
 
 
 def codes_of(weight: Tensor, delta: Tensor) -> Tensor:
