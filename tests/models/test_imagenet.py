@@ -76,7 +76,7 @@ def test_small_images_pass_too() -> None:
 def test_refusals() -> None:
     with pytest.raises(UserError, match="ResNet-20 here; allowed: 18, 34, 50, 101"):
         resnet(20)
-    with pytest.raises(UserError, match="no model 'resnet19'; allowed: .*alexnet-bn, vgg16-bn"):
+    with pytest.raises(UserError, match=r"no model 'resnet19'; allowed: .*alexnet-bn, vgg16-bn"):
         build("resnet19")
     for make in (alexnet, vgg16, lambda n: resnet(18, n)):
         with pytest.raises(UserError, match="num_classes is 0"):

@@ -50,10 +50,8 @@ def build(name: str, num_classes: int | None = None) -> nn.Module:
         return _IMAGENET[name](1000 if num_classes is None else num_classes)
     match = _CIFAR_RESNET.fullmatch(name)
     if match is None:
-        known = ", ".join(_IMAGENET)
-        raise UserError(
-            f"there is no model {name!r}; allowed: cifar-resnetD with D = 8, 14, 20, 32, 44, 56, …; {known}"
-        )
+        known = f"cifar-resnetD with D = 8, 14, 20, 32, 44, 56, …; {', '.join(_IMAGENET)}"
+        raise UserError(f"there is no model {name!r}; allowed: {known}")
     return cifar_resnet(int(match[1]), 10 if num_classes is None else num_classes)
 
 

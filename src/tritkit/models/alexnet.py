@@ -1,4 +1,4 @@
-"""AlexNet with batch norm and without dropout, as TTQ and DoReFa-Net trained it (arXiv 1606.06160, its published graph).
+"""AlexNet with batch norm and without dropout, as TTQ and DoReFa-Net (arXiv 1606.06160) trained it.
 
     conv0 12x12/4, 96         224 -> 54
     conv1 5x5, 256, 2 groups  54, pool 3x3/2 -> 27

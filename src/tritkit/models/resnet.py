@@ -92,7 +92,7 @@ class ResNet(nn.Module):
 
 
 def resnet(depth: int, num_classes: int = 1000) -> ResNet:
-    """ResNet-18, 34, 50 or 101, He-initialised from torch's RNG. UserError for other depths or `num_classes` below 1."""
+    """ResNet-18, 34, 50 or 101, He-initialised from torch's RNG. UserError for other depths and no classes."""
     if depth not in _STAGES:
         raise UserError(f"there is no ResNet-{depth} here; allowed: {', '.join(map(str, _STAGES))}")
     if num_classes < 1:
