@@ -34,7 +34,7 @@ struct Window {
 struct Quantize {};    // inputs: x f32
 struct Dequantize {};  // inputs: x u8
 
-// TernaryQConv, QLinearConv and the four Gemms (a 1x1 convolution of 1x1 images).
+// TernaryQConv, TernaryGroupQConv, QLinearConv and the six Gemms (a 1x1 convolution of 1x1 images). Groups' weights are int8 here.
 struct Conv {
   Window window;
   int64_t groups = 1;

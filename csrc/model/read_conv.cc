@@ -1,4 +1,4 @@
-// TernaryQConv, QLinearConv and the four Gemms.
+// TernaryQConv, TernaryGroupQConv, QLinearConv and the six Gemms.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -71,6 +71,38 @@ void read_codebook(const OnnxTensor& tensor, const WeightShape& shape, Conv* con
   }
 }
 
+// The multipliers 1 to 64 of one sign, [O, G, kh, kw] (or [O, G] for a linear layer).
+std::vector<int8_t> read_multipliers(const OnnxTensor& tensor, const WeightShape& shape, int64_t groups, size_t rank) {
+  std::vector<int64_t> dims{shape.outputs, groups, shape.kernel_h, shape.kernel_w};
+  dims.resize(rank);
+  if (tensor.dims != dims) {
+    bad_model("multipliers " + quoted(tensor.name) + " have shape " + shape_text(tensor.dims) + ", w_shape and group_size ask for " +
+              shape_text(dims));
+  }
+  std::vector<int8_t> values = int8_values(tensor);
+  for (int8_t value : values) {
+    if (value < 1 || value > max_weight) {
+      bad_model("multipliers " + quoted(tensor.name) + " hold " + std::to_string(value) + ", allowed are 1 to 64");
+    }
+  }
+  return values;
+}
+
+// Codes of groups become the int8 weights that they stand for: a kernel has room for one p and n an output channel.
+void expand_groups(const WeightShape& shape, int64_t group_size, const std::vector<int8_t>& plus, const std::vector<int8_t>& minus,
+                   std::vector<int8_t>* codes) {
+  const int64_t area = shape.kernel_h * shape.kernel_w, groups = (shape.channels - 1) / group_size + 1;
+  for (int64_t o = 0; o < shape.outputs; ++o) {
+    for (int64_t c = 0; c < shape.channels; ++c) {
+      int8_t* const code = &(*codes)[(o * shape.channels + c) * area];
+      const int64_t group = (o * groups + c / group_size) * area;
+      for (int64_t t = 0; t < area; ++t) {
+        code[t] = static_cast<int8_t>(code[t] > 0 ? plus[group + t] : code[t] < 0 ? -minus[group + t] : 0);
+      }
+    }
+  }
+}
+
 void read_int8_weights(const OnnxTensor& tensor, Conv* conv) {
   conv->codes = int8_values(tensor);
   for (int8_t w : conv->codes) {
@@ -122,6 +154,21 @@ void read_ternary(const NodeReader& node, const WeightShape& shape, Conv* conv) 
   conv->bias = node.biases(6, shape.outputs);
 }
 
+// The weights end as int8, which every kernel runs.
+void read_ternary_groups(const NodeReader& node, const WeightShape& shape, size_t rank, Conv* conv) {
+  const int64_t size = node.integer("group_size", 0);
+  if (size < 1 || size > shape.channels) {
+    bad_model("its group_size is " + std::to_string(size) + ", allowed are 1 to its " + std::to_string(shape.channels) + " input channels");
+  }
+  const int64_t groups = (shape.channels - 1) / size + 1;
+  conv->codes = unpack_codes(node.constant(3), shape);
+  const std::vector<int8_t> plus = read_multipliers(node.constant(4), shape, groups, rank);
+  const std::vector<int8_t> minus = read_multipliers(node.constant(5), shape, groups, rank);
+  expand_groups(shape, size, plus, minus, &conv->codes);
+  conv->w_scale = node.scales(6, shape.outputs);
+  conv->bias = node.biases(7, shape.outputs);
+}
+
 void read_ternary_linear(const NodeReader& node, bool to_float) {
   node.expect(to_float ? 7 : 9, {"w_shape"});
   expect_rank(node, 2);
@@ -130,6 +177,16 @@ void read_ternary_linear(const NodeReader& node, bool to_float) {
   conv.to_float = to_float;
   read_ternary(node, shape, &conv);
   finish(node, shape, 7, std::move(conv));
+}
+
+void read_ternary_group_linear(const NodeReader& node, bool to_float) {
+  node.expect(to_float ? 8 : 10, {"w_shape", "group_size"});
+  expect_rank(node, 2);
+  const WeightShape shape = check_weight_shape(node.ints("w_shape", 2));
+  Conv conv;
+  conv.to_float = to_float;
+  read_ternary_groups(node, shape, 2, &conv);
+  finish(node, shape, 8, std::move(conv));
 }
 
 WeightShape weight_tensor_shape(const OnnxTensor& tensor, size_t rank) {
@@ -162,6 +219,17 @@ void read_ternary_conv(const NodeReader& node) {
   finish(node, shape, 7, std::move(conv));
 }
 
+void read_ternary_group_conv(const NodeReader& node) {
+  node.expect(10, {"w_shape", "group_size", "strides", "pads", "dilations", "group"});
+  expect_rank(node, 4);
+  const WeightShape shape = check_weight_shape(node.ints("w_shape", 4));
+  Conv conv;
+  conv.window = node.window(shape.kernel_h, shape.kernel_w);
+  conv.groups = node.integer("group", 1);
+  read_ternary_groups(node, shape, 4, &conv);
+  finish(node, shape, 8, std::move(conv));
+}
+
 void read_qlinear_conv(const NodeReader& node) {
   node.expect(9, {"kernel_shape", "strides", "pads", "dilations", "group", "auto_pad"});
   expect_rank(node, 4);
@@ -182,6 +250,8 @@ void read_qlinear_conv(const NodeReader& node) {
 
 void read_ternary_qgemm(const NodeReader& node) { read_ternary_linear(node, false); }
 void read_ternary_gemm(const NodeReader& node) { read_ternary_linear(node, true); }
+void read_ternary_group_qgemm(const NodeReader& node) { read_ternary_group_linear(node, false); }
+void read_ternary_group_gemm(const NodeReader& node) { read_ternary_group_linear(node, true); }
 void read_int8_qgemm(const NodeReader& node) { read_int8_linear(node, false); }
 void read_int8_gemm(const NodeReader& node) { read_int8_linear(node, true); }
 

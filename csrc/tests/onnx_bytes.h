@@ -35,6 +35,8 @@ inline std::string ints(const std::string& name, const std::vector<int64_t>& val
   return bytes(1, name) + bytes(8, packed) + number(20, 7);
 }
 
+inline std::string integer(const std::string& name, int64_t value) { return bytes(1, name) + number(3, value) + number(20, 2); }
+
 struct NodeText {
   std::string op, domain, name;
   std::vector<std::string> inputs, outputs, attributes;
@@ -85,6 +87,42 @@ inline std::string small_model() {
   g += bytes(1, node({"MaxPool", "", "pool", {"a"}, {"p"}, {ints("kernel_shape", {2, 2}), ints("strides", {2, 2})}}));
   g += bytes(1, node({"Reshape", "", "flat", {"p", "shape"}, {"f"}, {}}));
   g += bytes(1, node({"Int8Gemm", "tritkit", "fc", {"f", "xs", "xz", "wl", "wsl", "bl"}, {"logits"}, {}}));
+  g += bytes(11, value("image", {2, 4, 4})) + bytes(12, value("logits", {3}));
+  return model(g);
+}
+
+// The same input and output, with multipliers for each group of weights: image -> quantize -> 1x1, one group of both channels ->
+// 3x3 of stride 2, groups of 2 and 1 of its 3 channels -> classifier, groups of 4.
+inline std::string group_model() {
+  std::string g;
+  const auto scalar = [&](const char* name, float value) { g += bytes(5, tensor(name, 1, {}, raw<float>({value}))); };
+  const auto bytes_of = [](size_t count, int modulus) {
+    std::string data;
+    for (size_t i = 0; i < count; ++i) data += static_cast<char>(1 + (i * 7) % static_cast<size_t>(modulus));
+    return data;
+  };
+  scalar("xs", 0.05f);
+  scalar("ys", 0.04f);
+  g += bytes(5, tensor("xz", 2, {}, raw<uint8_t>({128})));
+  g += bytes(5, tensor("ws", 1, {3}, raw<float>({0.1f, 0.01f, 0.03f})));
+  g += bytes(5, tensor("b", 6, {3}, raw<int32_t>({-50, 1000, 7})));
+  g += bytes(5, tensor("w1", 2, {3, 1}, raw<uint8_t>({0x0d, 0x01, 0x0f})));
+  g += bytes(5, tensor("p1", 3, {3, 1, 1, 1}, raw<int8_t>({1, 64, 5})));
+  g += bytes(5, tensor("w2", 2, {3, 7}, raw<uint8_t>({0x4d, 0xd3, 0x71, 0x1c, 0x07, 0xc7, 0x31, 0x44, 0xdd, 0x0d, 0x4d, 0xd3,
+                                                      0x71, 0x1c, 0x07, 0xc7, 0x31, 0x44, 0xdd, 0x0d, 0x15})));
+  g += bytes(5, tensor("p2", 3, {3, 2, 3, 3}, bytes_of(54, 64)));
+  g += bytes(5, tensor("n2", 3, {3, 2, 3, 3}, bytes_of(54, 13)));
+  g += bytes(5, tensor("wl", 2, {3, 3}, raw<uint8_t>({0x4d, 0xd3, 0x71, 0x1c, 0x07, 0xc7, 0x31, 0x44, 0xdd})));
+  g += bytes(5, tensor("pl", 3, {3, 3}, bytes_of(9, 60)));
+  g += bytes(5, tensor("shape", 7, {2}, raw<int64_t>({0, -1})));
+  g += bytes(1, node({"QuantizeLinear", "", "in", {"image", "xs", "xz"}, {"q"}, {}}));
+  g += bytes(1, node({"TernaryGroupQConv", "tritkit", "first", {"q", "xs", "xz", "w1", "p1", "p1", "ws", "b", "ys", "xz"}, {"y"},
+                      {ints("w_shape", {3, 2, 1, 1}), integer("group_size", 2)}}));
+  g += bytes(1, node({"TernaryGroupQConv", "tritkit", "conv", {"y", "ys", "xz", "w2", "p2", "n2", "ws", "b", "xs", "xz"}, {"z"},
+                      {ints("w_shape", {3, 3, 3, 3}), integer("group_size", 2), ints("strides", {2, 2}), ints("pads", {1, 1, 1, 1})}}));
+  g += bytes(1, node({"Reshape", "", "flat", {"z", "shape"}, {"f"}, {}}));
+  g += bytes(1, node({"TernaryGroupGemm", "tritkit", "fc", {"f", "xs", "xz", "wl", "pl", "pl", "ws", "b"}, {"logits"},
+                      {ints("w_shape", {3, 12}), integer("group_size", 4)}}));
   g += bytes(11, value("image", {2, 4, 4})) + bytes(12, value("logits", {3}));
   return model(g);
 }

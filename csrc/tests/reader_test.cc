@@ -11,6 +11,7 @@
 
 namespace {
 
+using tritkit_test::group_model;
 using tritkit_test::small_model;
 
 struct Random {
@@ -60,22 +61,20 @@ void open_and_run(const std::string& file, Counts* counts) {
   tk_session_close(session);
 }
 
-void whole_file_is_sound() {
+void whole_file_is_sound(const std::string& file) {
   Counts counts;
-  open_and_run(small_model(), &counts);
+  open_and_run(file, &counts);
   EXPECT(counts.sound == 1);
 }
 
-void every_truncation() {
-  const std::string file = small_model();
+void every_truncation(const std::string& file) {
   Counts counts;
   for (size_t length = 0; length < file.size(); ++length) open_and_run(file.substr(0, length), &counts);
   EXPECT(counts.refused > static_cast<int>(file.size()) - 60);  // versions and metadata stand at the end
 }
 
-void every_byte_replaced() {
+void every_byte_replaced(std::string file) {
   Counts counts;
-  std::string file = small_model();
   for (size_t at = 0; at < file.size(); ++at) {
     const char kept = file[at];
     for (int value : {0x00, 0x01, 0x7f, 0x80, 0xff}) {
@@ -102,10 +101,9 @@ std::string mutated(const std::string& file, Random* random) {
   return result;
 }
 
-void random_mutations() {
+void random_mutations(const std::string& file) {
   Random random;
   Counts counts;
-  const std::string file = small_model();
   for (int i = 0; i < 5000; ++i) open_and_run(mutated(file, &random), &counts);
   EXPECT(counts.refused > 2000);
 }
@@ -121,10 +119,12 @@ void deep_nesting_does_not_recurse() {
 }  // namespace
 
 int main() {
-  whole_file_is_sound();
-  every_truncation();
-  every_byte_replaced();
-  random_mutations();
+  for (const std::string& file : {small_model(), group_model()}) {
+    whole_file_is_sound(file);
+    every_truncation(file);
+    every_byte_replaced(file);
+    random_mutations(file);
+  }
   deep_nesting_does_not_recurse();
   return tritkit_test::report("reader_test");
 }

@@ -75,9 +75,16 @@ class _Maker:
     def weight(self, shape: Shape) -> g.Weight:
         if self.rng.random() < 0.3:
             return g.Int8Weight(self.rng.integers(-64, 65, shape).astype(np.int8))
-        p, n = self.rng.integers(1, 65, (2, shape[0])).astype(np.int8)
+        size = self.pick(None, 2, 4, 8, 16, 64)
+        sides = (shape[0],)
+        if size is not None:
+            size = min(size, shape[1])
+            sides = (shape[0], -(-shape[1] // size), *shape[2:])
+        p, n = self.rng.integers(1, 65, (2, *sides)).astype(np.int8)
+        if self.rng.random() < 0.3:
+            n = p
         codes = self.rng.choice([-1, 0, 1], shape, p=self.pick([0.3, 0.4, 0.3], [0.05, 0.9, 0.05], [0, 0.5, 0.5]))
-        return g.TernaryWeight(codes.astype(np.int8), p, n, "random")
+        return g.TernaryWeight(codes.astype(np.int8), p, n, "random", size)
 
     def layer(self, x: str, shape: Shape, out: g.Quant | None) -> dict[str, Any]:
         """Weight, w_scale and bias that use the output's range, some of it beyond."""

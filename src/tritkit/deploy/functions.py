@@ -69,33 +69,71 @@ class _Body:
         """clip(rint(y) + zero); the function's result."""
         return self("QuantizeLinear", y, self.constant(1.0, np.float32), zero, out="y")
 
+    def attribute(self, name: str, field: str, kind: int, out: str) -> str:
+        """An attribute of the call as a tensor; `field` is Constant's for this kind."""
+        node = helper.make_node("Constant", [], [out])
+        attribute = node.attribute.add()
+        attribute.name, attribute.ref_attr_name, attribute.type = field, name, kind
+        self.nodes.append(node)
+        return out
+
     def weight(self, w: str, codebook: str) -> str:
         """int8 weights [O, K] of packed codes, K from the attribute w_shape."""
-        node = helper.make_node("Constant", [], ["wshape"])
-        attribute = node.attribute.add()
-        attribute.name, attribute.ref_attr_name, attribute.type = "value_ints", "w_shape", _INTS
-        self.nodes.append(node)
+        rows = self.padded_codes(w)
+        return self.without_padding(self("GatherElements", codebook, rows, axis=1))
+
+    def padded_codes(self, w: str) -> str:
+        """int64 codes 0 to 3, four for each byte of the packed rows."""
+        self.attribute("w_shape", "value_ints", _INTS, "wshape")
         shifts = self.constant([0, 2, 4, 6], np.uint8)
         spread = self("BitShift", self("Unsqueeze", w, self.constant([-1], np.int64)), shifts, direction="RIGHT")
         codes = self("BitwiseAnd", spread, self.constant(3, np.uint8))
-        rows = self("Reshape", self("Cast", codes, to=T.INT64), self.constant([0, -1], np.int64))
-        values = self("GatherElements", codebook, rows, axis=1)
+        return self("Reshape", self("Cast", codes, to=T.INT64), self.constant([0, -1], np.int64))
+
+    def without_padding(self, rows: str) -> str:
+        """The first K of each row."""
         one, end = self.constant([1], np.int64), self.constant([2**31 - 1], np.int64)
         k = self("ReduceProd", self("Slice", "wshape", one, end), keepdims=1)
-        return self("Slice", values, self.constant([0], np.int64), k, one)
+        return self("Slice", rows, self.constant([0], np.int64), k, one)
+
+    def group_weight(self, w: str, plus: str, minus: str) -> str:
+        """int8 weights [O, I, ...] of packed codes and the multipliers of each group of input channels."""
+        codes = self("Reshape", self.without_padding(self.padded_codes(w)), "wshape")
+        size = self.attribute("group_size", "value_int", _INT, "group")
+        channels = self("Gather", "wshape", self.constant(1, np.int64))
+        each = self("Range", self.constant(0, np.int64), channels, self.constant(1, np.int64))
+        group = self("Div", each, size)
+        above, below = (self("Cast", self("Gather", side, group, axis=1), to=T.INT32) for side in (plus, minus))
+        zero = self.constant(0, np.int32)  # int32, as runtimes have no Where of int8
+        negative = self("Where", self("Equal", codes, self.constant(3, np.int64)), self("Neg", below), zero)
+        values = self("Where", self("Equal", codes, self.constant(1, np.int64)), above, negative)
+        return self("Cast", values, to=T.INT8)
 
     def function(self, name: str, inputs: str, attributes: Sequence[str] = ()) -> FunctionProto:
         opset = [helper.make_opsetid("", OPSET)]
         return helper.make_function(DOMAIN, name, inputs.split(), ["y"], self.nodes, opset, list(attributes))
 
 
-def _ternary_qconv() -> FunctionProto:
+_WEIGHTS = {"Ternary": "w codebook", "TernaryGroup": "w plus minus", "Int8": "w"}  # inputs
+_SHAPES = {"Ternary": ["w_shape"], "TernaryGroup": ["w_shape", "group_size"], "Int8": []}  # attributes
+
+
+def _weight(body: _Body, kind: str) -> str:
+    """int8 weights: [O, K], or of the shape w_shape for groups."""
+    if kind == "Int8":
+        return "w"
+    return body.weight("w", "codebook") if kind == "Ternary" else body.group_weight("w", "plus", "minus")
+
+
+def _qconv(kind: str) -> FunctionProto:
     body = _Body()
-    weight = body("Reshape", body.weight("w", "codebook"), "wshape")
+    weight = _weight(body, kind)
+    if kind == "Ternary":
+        weight = body("Reshape", weight, "wshape")
     operands = ["x", "x_scale", "x_zero", weight, "w_scale", body.constant(0, np.int8), "y_scale", "y_zero", "bias"]
     body("QLinearConv", *operands, out="y", refs=_CONV_ATTRIBUTES)
-    inputs = "x x_scale x_zero w codebook w_scale bias y_scale y_zero"
-    return body.function("TernaryQConv", inputs, ["w_shape", *_CONV_ATTRIBUTES])
+    inputs = f"x x_scale x_zero {_WEIGHTS[kind]} w_scale bias y_scale y_zero"
+    return body.function(f"{kind}QConv", inputs, [*_SHAPES[kind], *_CONV_ATTRIBUTES])
 
 
 def _accumulated(body: _Body, weight: str) -> str:
@@ -104,17 +142,17 @@ def _accumulated(body: _Body, weight: str) -> str:
     return body.float32(body("Add", product, "bias"))
 
 
-def _gemm(name: str, ternary: bool, quantized: bool) -> FunctionProto:
+def _gemm(kind: str, quantized: bool) -> FunctionProto:
     body = _Body()
-    acc = _accumulated(body, body.weight("w", "codebook") if ternary else "w")
+    acc = _accumulated(body, _weight(body, kind))
     factor = body("Mul", "x_scale", "w_scale")
-    inputs = "x x_scale x_zero w codebook w_scale bias" if ternary else "x x_scale x_zero w w_scale bias"
+    inputs = f"x x_scale x_zero {_WEIGHTS[kind]} w_scale bias"
     if quantized:
         body.rounded(body("Mul", acc, body("Div", factor, "y_scale")), "y_zero")
         inputs += " y_scale y_zero"
     else:
         body("Mul", acc, factor, out="y")
-    return body.function(name, inputs, ["w_shape"] if ternary else [])
+    return body.function(kind + ("QGemm" if quantized else "Gemm"), inputs, _SHAPES[kind])
 
 
 def _qadd() -> FunctionProto:
@@ -142,11 +180,14 @@ def _qrescale() -> FunctionProto:
 
 
 _BODIES: dict[str, Callable[[], FunctionProto]] = {
-    "TernaryQConv": _ternary_qconv,
-    "TernaryQGemm": lambda: _gemm("TernaryQGemm", ternary=True, quantized=True),
-    "TernaryGemm": lambda: _gemm("TernaryGemm", ternary=True, quantized=False),
-    "Int8QGemm": lambda: _gemm("Int8QGemm", ternary=False, quantized=True),
-    "Int8Gemm": lambda: _gemm("Int8Gemm", ternary=False, quantized=False),
+    "TernaryQConv": lambda: _qconv("Ternary"),
+    "TernaryQGemm": lambda: _gemm("Ternary", quantized=True),
+    "TernaryGemm": lambda: _gemm("Ternary", quantized=False),
+    "TernaryGroupQConv": lambda: _qconv("TernaryGroup"),
+    "TernaryGroupQGemm": lambda: _gemm("TernaryGroup", quantized=True),
+    "TernaryGroupGemm": lambda: _gemm("TernaryGroup", quantized=False),
+    "Int8QGemm": lambda: _gemm("Int8", quantized=True),
+    "Int8Gemm": lambda: _gemm("Int8", quantized=False),
     "QAdd": _qadd,
     "QAveragePool": _qaverage_pool,
     "QRescale": _qrescale,

@@ -50,13 +50,23 @@ class Value:
 
 @dataclass(frozen=True)
 class TernaryWeight:
-    """codes int8 [O, ...] in {−1, 0, 1}; p, n int8 [O] in 1..64: code +1 means p, −1 means −n."""
+    """codes int8 [O, I, ...] in {−1, 0, 1}; p, n int8 in 1..64: code +1 means p, −1 means −n.
+
+    group_size: None for p, n of shape [O], one pair an output channel; N (1 ≤ N ≤ I) for p, n of shape
+        [O, ceil(I / N), ...], one pair for each N consecutive input channels at one position of the kernel.
+    """
 
     codes: Int8
     p: Int8
     n: Int8
     method: str = ""
+    group_size: int | None = None
     kind: ClassVar[str] = "ternary"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its operations begin with."""
+        return "Ternary" if self.group_size is None else "TernaryGroup"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,9 +74,19 @@ class TernaryWeight:
 
     def integers(self) -> Int8:
         """The weights as int8, [O, ...]."""
-        column = (-1,) + (1,) * (self.codes.ndim - 1)
-        p, n = self.p.reshape(column), self.n.reshape(column)
+        p, n = self.expand(self.p), self.expand(self.n)
         return np.where(self.codes > 0, p, np.where(self.codes < 0, -n, 0)).astype(np.int8)
+
+    def expand(self, side: Int8) -> Int8:
+        """p or n in a form that broadcasts against the codes."""
+        if self.group_size is None:
+            return side.reshape(-1, *[1] * (self.codes.ndim - 1))
+        return np.repeat(side, self.group_size, axis=1)[:, : self.codes.shape[1]]
+
+    def sides_shape(self) -> tuple[int, ...]:
+        """The shape that p and n have."""
+        outputs, channels, *kernel = self.codes.shape
+        return (outputs,) if self.group_size is None else (outputs, -(-channels // self.group_size), *kernel)
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,7 @@ class Int8Weight:
     values: Int8
     method: str = ""
     kind: ClassVar[str] = "int8"
+    prefix: ClassVar[str] = "Int8"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -87,6 +108,13 @@ class Int8Weight:
 
 
 Weight = TernaryWeight | Int8Weight
+
+
+def operation(weight: Weight, conv: bool, quantized: bool) -> str:
+    """The name in the file of a convolution or linear layer with this weight."""
+    if conv and isinstance(weight, Int8Weight):
+        return "QLinearConv"
+    return weight.prefix + ("QConv" if conv else "QGemm" if quantized else "Gemm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +300,8 @@ def _check_layer(node: _Layer) -> None:
 
     if k > K_LIMIT:
         fail(f"{k} weights an output; at most {K_LIMIT} keep int32 sums exact")
+    if isinstance(node.weight, TernaryWeight) and (wrong := _wrong_sides(node.weight)):
+        fail(wrong)
     integers: NDArray[Any] = node.weight.integers().astype(np.int64)
     if np.abs(integers).max(initial=0) > WEIGHT_LIMIT:
         fail(f"an integer weight beyond ±{WEIGHT_LIMIT}")
@@ -279,3 +309,16 @@ def _check_layer(node: _Layer) -> None:
         fail(f"bias must be [{outputs}] within ±2^30")
     if node.w_scale.shape != (outputs,) or not (np.isfinite(node.w_scale).all() and (node.w_scale > 0).all()):
         fail(f"w_scale must be [{outputs}], finite and positive")
+
+
+def _wrong_sides(weight: TernaryWeight) -> str:
+    """What is wrong with p and n, or nothing. A channel without codes may have any."""
+    size = weight.group_size
+    if size is not None and not 1 <= size <= weight.shape[1]:
+        return f"group_size must be 1 to its {weight.shape[1]} channels, got {size}"
+    wanted = weight.sides_shape()
+    if weight.p.shape != wanted or weight.n.shape != wanted:
+        return f"p and n must be {list(wanted)}, got {list(weight.p.shape)} and {list(weight.n.shape)}"
+    used = np.ones(wanted, bool) if size is not None else weight.codes.reshape(len(weight.codes), -1).any(axis=1)
+    low = min(int(np.where(used, side, 1).min(initial=1)) for side in (weight.p, weight.n))
+    return "" if low >= 1 else f"p and n must be 1 to {WEIGHT_LIMIT}, got {low}"

@@ -181,7 +181,8 @@ class _Lowering(Builder):
         x_scale, y_scale = self.scale_of(source), None if quant is None else quant.scale
         folded = fold_integer(name, integers, unit, affine, x_scale, y_scale)
         y = self.emit(integer, name, [source], shape_of(node), quant, **vars(folded), **geometry)
-        self._fact(name, _op_name(integer, folded.weight, quant is not None), folded.weight, scales)
+        op = g.operation(folded.weight, conv=integer is g.QConv, quantized=quant is not None)
+        self._fact(name, op, folded.weight, scales)
         if quant is None:
             self._end_float(chain, y)
         else:
@@ -394,10 +395,3 @@ def _pads_itself(node: Node, x: Node) -> bool:
     """Whether the node is a convolution of x, which can take in the pads."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.name == "aten::conv2d" and node.args[0] is x
-
-
-def _op_name(integer: type[g.Node], weight: g.Weight, quantized: bool) -> str:
-    ternary = isinstance(weight, g.TernaryWeight)
-    if integer is g.QConv:
-        return "TernaryQConv" if ternary else "QLinearConv"
-    return ("Ternary" if ternary else "Int8") + ("QGemm" if quantized else "Gemm")

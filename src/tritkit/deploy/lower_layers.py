@@ -66,7 +66,7 @@ class Layers:
         if ternary is None or self.policy(path) == "int8":
             return (*int8_weight(weight), (0.0, 0.0))
         scales = (float(ternary.scale_pos.mean()), float(ternary.scale_neg.mean()))
-        return (*ternary_weight(path, ternary, method), scales)
+        return (*ternary_weight(ternary, method), scales)
 
 
 def _same(ternary: Ternary, weight: Tensor) -> bool:

@@ -62,16 +62,20 @@ def _float64(x: Tensor) -> Float64:
     return values
 
 
-def ternary_weight(name: str, ternary: Ternary, method: str) -> tuple[TernaryWeight, Float64]:
-    """Codes and codebook, and the unit of each output channel [O]. Group scales raise UnsupportedError."""
-    if ternary.group_size is not None:
-        raise UnsupportedError(
-            f"layer {name!r} has a scale for each group of {ternary.group_size} channels; the file holds one a channel "
-            "or one a tensor: use a method of that kind, or strip_ the layer to deploy it in int8"
-        )
+def ternary_weight(ternary: Ternary, method: str) -> tuple[TernaryWeight, Float64]:
+    """Codes and codebook, and the unit of each output channel [O]."""
     book = ternary.codebook(WEIGHT_LIMIT)
     codes, p, n = (t.detach().cpu().numpy().copy() for t in (book.codes, book.p, book.n))
-    return TernaryWeight(codes, p, n, method), _float64(book.ws).copy()
+    size = None if ternary.group_size is None else min(ternary.group_size, codes.shape[1])
+    if size is not None and all(_one_a_channel(side) for side in (p, n)):
+        p, n = (side.reshape(len(codes), -1)[:, 0].copy() for side in (p, n))
+        size = None
+    return TernaryWeight(codes, p, n, method, size), _float64(book.ws).copy()
+
+
+def _one_a_channel(side: NDArray[np.int8]) -> bool:
+    rows = side.reshape(len(side), -1)
+    return bool((rows == rows[:, :1]).all())
 
 
 def ternary_values(weight: Tensor) -> Ternary | None:
@@ -143,7 +147,8 @@ def _flipped(weight: Weight, negative: NDArray[np.bool_]) -> Weight:
     sign = _column(np.where(negative, -1, 1).astype(np.int8), len(weight.shape))
     if isinstance(weight, Int8Weight):
         return replace(weight, values=(weight.values * sign).astype(np.int8))
-    p, n = np.where(negative, weight.n, weight.p), np.where(negative, weight.p, weight.n)
+    swap = _column(negative, weight.p.ndim)
+    p, n = np.where(swap, weight.n, weight.p), np.where(swap, weight.p, weight.n)
     return replace(weight, codes=(weight.codes * sign).astype(np.int8), p=p, n=n)
 
 
@@ -153,8 +158,8 @@ def _shrunk(weight: Weight, share: Float64) -> Weight:
         return weight
     if isinstance(weight, Int8Weight):
         return replace(weight, values=np.rint(weight.values * _column(share, weight.values.ndim)).astype(np.int8))
-    p, n = (np.rint(side * share).astype(np.int8) for side in (weight.p, weight.n))
-    alive = np.where(weight.codes > 0, _column(p, weight.codes.ndim), _column(n, weight.codes.ndim)) > 0
+    p, n = (np.rint(side * _column(share, side.ndim)).astype(np.int8) for side in (weight.p, weight.n))
+    alive = np.where(weight.codes > 0, weight.expand(p), weight.expand(n)) > 0
     codes = np.where(alive, weight.codes, 0).astype(np.int8)
     return replace(weight, codes=codes, p=np.maximum(p, 1), n=np.maximum(n, 1))
 
@@ -173,6 +178,7 @@ def layer_facts(name: str, op: str, weight: Weight | NDArray[np.float32], scale:
     row: dict[str, object] = {"name": name, "op": op, "kind": kind}
     row["method"] = "" if isinstance(weight, np.ndarray) else weight.method
     row["shape"] = list(values.shape)
+    row["group_size"] = weight.group_size if isinstance(weight, TernaryWeight) else None
     row["density"] = round(int(np.count_nonzero(values)) / values.size, 6)
     row["wp"], row["wn"] = (float(f"{s:.6g}") for s in scale) if kind == "ternary" else (None, None)
     return row

@@ -118,10 +118,18 @@ def _dequantize(r: _Reader, node: NodeProto) -> g.Node:
 
 
 def _ternary(r: _Reader, node: NodeProto) -> g.TernaryWeight:
-    book = r.constants[node.input[4]]
+    a = _attributes(node)
     packed = torch.from_numpy(r.constants[node.input[3]].copy())
-    codes = unpack_codes(packed, _attributes(node)["w_shape"]).numpy()
+    codes = unpack_codes(packed, a["w_shape"]).numpy()
+    if _has_groups(node):
+        plus, minus = (r.constants[name] for name in node.input[4:6])
+        return g.TernaryWeight(codes, plus, minus, group_size=a["group_size"])
+    book = r.constants[node.input[4]]
     return g.TernaryWeight(codes, book[:, 1], -book[:, 3])
+
+
+def _has_groups(node: NodeProto) -> bool:
+    return node.op_type.startswith("TernaryGroup")
 
 
 def _geometry(a: dict[str, Any]) -> dict[str, Any]:
@@ -135,8 +143,9 @@ def _conv(r: _Reader, node: NodeProto) -> g.Node:
         shape = (len(weight), *_plane(r.shape(i[0]), weight.shape[2:], a))
         return g.FloatConv(**r.made(node, shape, None), weight=weight, bias=bias, **_geometry(a))
     weights: g.Weight
-    if node.op_type == "TernaryQConv":
-        weights, scale, bias, quant = _ternary(r, node), i[5], i[6], r.quant(i[7], i[8])
+    if node.op_type.startswith("Ternary"):
+        scale, bias, *y = i[6 if _has_groups(node) else 5 :]
+        weights, quant = _ternary(r, node), r.quant(*y)
     else:
         weights, scale, bias, quant = g.Int8Weight(r.constants[i[3]]), i[4], i[8], r.quant(i[6], i[7])
     shape = (weights.shape[0], *_plane(r.shape(i[0]), weights.shape[2:], a))
@@ -151,7 +160,7 @@ def _gemm(r: _Reader, node: NodeProto) -> g.Node:
         return g.FloatGemm(**r.made(node, (len(weight),), None), weight=weight, bias=r.constants[i[2]])
     ternary = node.op_type.startswith("Ternary")
     weights: g.Weight = _ternary(r, node) if ternary else g.Int8Weight(r.constants[i[3]])
-    rest = list(i[5 if ternary else 4 :])
+    rest = list(i[6 if _has_groups(node) else 5 if ternary else 4 :])
     quant = r.quant(rest[2], rest[3]) if len(rest) > 2 else None
     layer: dict[str, Any] = {"weight": weights, "w_scale": r.constants[rest[0]], "bias": r.constants[rest[1]]}
     return g.QGemm(**r.made(node, (weights.shape[0],), quant), **layer)
@@ -222,8 +231,9 @@ def _reshape(r: _Reader, node: NodeProto) -> g.Node:
 _READERS: dict[str, Callable[[_Reader, NodeProto], g.Node]] = {
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
-    **dict.fromkeys(("TernaryQConv", "QLinearConv", "Conv"), _conv),
-    **dict.fromkeys(("TernaryQGemm", "TernaryGemm", "Int8QGemm", "Int8Gemm", "Gemm"), _gemm),
+    **dict.fromkeys(("TernaryQConv", "TernaryGroupQConv", "QLinearConv", "Conv"), _conv),
+    **dict.fromkeys(("TernaryQGemm", "TernaryGemm", "TernaryGroupQGemm", "TernaryGroupGemm"), _gemm),
+    **dict.fromkeys(("Int8QGemm", "Int8Gemm", "Gemm"), _gemm),
     "QAdd": _add,
     "QAveragePool": _average,
     "QRescale": _rescale,

@@ -39,6 +39,12 @@ def _geometry(node: g.QConv | g.FloatConv) -> dict[str, Any]:
     return {k: getattr(node, k) for k, default in _DEFAULTS.items() if getattr(node, k) != default}
 
 
+def _ternary_shape(weight: g.TernaryWeight) -> dict[str, Any]:
+    """The attributes that say how the codes are to be read."""
+    shape: dict[str, Any] = {"w_shape": list(weight.shape)}
+    return shape if weight.group_size is None else {**shape, "group_size": weight.group_size}
+
+
 def _metadata(graph: g.Graph) -> dict[str, str]:
     """metadata_props; of the layers only what the nodes do not say."""
     props = dict(graph.metadata)
@@ -109,13 +115,16 @@ class _Writer:
         return value, *self.quant(value)
 
     def weight(self, node: g.QConv | g.QGemm) -> tuple[str, ...]:
-        """The inputs that hold the weight: packed codes and codebook, or int8."""
+        """The inputs that hold the weight: packed codes with a codebook or with the groups' multipliers, or int8."""
         weight = node.weight
         if isinstance(weight, g.Int8Weight):
             return (self.store(weight.values, np.int8, node.output, "weight"),)
+        packed = self.store(pack_codes(torch.from_numpy(weight.codes)).numpy(), np.uint8, node.output, "codes")
+        if weight.group_size is not None:
+            plus = self.store(weight.p, np.int8, node.output, "plus")
+            return packed, plus, self.store(weight.n, np.int8, node.output, "minus")  # stored once where equal
         zero = np.zeros_like(weight.p)
         book = np.stack([zero, weight.p, zero, -weight.n], axis=1)
-        packed = self.store(pack_codes(torch.from_numpy(weight.codes)).numpy(), np.uint8, node.output, "codes")
         return packed, self.store(book, np.int8, node.output, "codebook")
 
     def scale_and_bias(self, node: g.QConv | g.QGemm) -> tuple[str, str]:
@@ -144,23 +153,22 @@ class _Writer:
     def _(self, node: g.QConv) -> None:
         x, weight, y = self.quantized(node.inputs[0]), self.weight(node), self.quant(node.output)
         scale, bias = self.scale_and_bias(node)
-        shape = list(node.weight.shape)
         if isinstance(node.weight, g.TernaryWeight):
             inputs = [*x, *weight, scale, bias, *y]
-            self.emit(node, "TernaryQConv", *inputs, domain=DOMAIN, w_shape=shape, **_geometry(node))
+            op = g.operation(node.weight, conv=True, quantized=True)
+            self.emit(node, op, *inputs, domain=DOMAIN, **_ternary_shape(node.weight), **_geometry(node))
         else:
             zero = self.store(0, np.int8, node.output, "w_zero")
             inputs = [*x, *weight, scale, zero, *y, bias]
-            self.emit(node, "QLinearConv", *inputs, kernel_shape=shape[2:], **_geometry(node))
+            self.emit(node, "QLinearConv", *inputs, kernel_shape=list(node.weight.shape[2:]), **_geometry(node))
 
     @write.register
     def _(self, node: g.QGemm) -> None:
         quantized = self.graph.values[node.output].quant is not None
         inputs = [*self.quantized(node.inputs[0]), *self.weight(node), *self.scale_and_bias(node)]
         inputs += self.quant(node.output) if quantized else ()
-        ternary = isinstance(node.weight, g.TernaryWeight)
-        op = ("Ternary" if ternary else "Int8") + ("QGemm" if quantized else "Gemm")
-        shape = {"w_shape": list(node.weight.shape)} if ternary else {}
+        op = g.operation(node.weight, conv=False, quantized=quantized)
+        shape = _ternary_shape(node.weight) if isinstance(node.weight, g.TernaryWeight) else {}
         self.emit(node, op, *inputs, domain=DOMAIN, **shape)
 
     @write.register

@@ -27,6 +27,9 @@ _OPS = {
     "TernaryQConv": _Op("ternary", 2, 3, (4, 5, 6), 5),
     "TernaryQGemm": _Op("ternary", 2, 3, (4, 5, 6), 5),
     "TernaryGemm": _Op("ternary", 2, 3, (4, 5, 6), 5),
+    "TernaryGroupQConv": _Op("ternary", 2, 3, (4, 5, 6, 7), 6),
+    "TernaryGroupQGemm": _Op("ternary", 2, 3, (4, 5, 6, 7), 6),
+    "TernaryGroupGemm": _Op("ternary", 2, 3, (4, 5, 6, 7), 6),
     "QLinearConv": _Op("int8", 8, 3, (4, 5, 8), 4),
     "Int8QGemm": _Op("int8", 8, 3, (4, 5), 4),
     "Int8Gemm": _Op("int8", 8, 3, (4, 5), 4),
@@ -87,7 +90,8 @@ def _layer(node: Node, model: Model, by_name: Mapping[str, dict[str, Any]]) -> d
         raise ModelFileError(f"node {node.name!r} has no weight")
     shape = node.ints.get("w_shape", weight.shape) if op.kind == "ternary" else weight.shape
     size = int(np.prod(shape, dtype=object)) if shape else 1
-    used = [weight, *(t for i in op.others if i < len(node.inputs) and (t := model.tensors.get(node.inputs[i])))]
+    names = dict.fromkeys(node.inputs[i] for i in op.others if i < len(node.inputs))  # plus may be minus
+    used = [weight, *(tensor for name in names if (tensor := model.tensors.get(name)))]
     return {
         "name": node.name,
         "op": node.op,
@@ -95,6 +99,7 @@ def _layer(node: Node, model: Model, by_name: Mapping[str, dict[str, Any]]) -> d
         "bits": op.bits,
         "method": _text(said.get("method")),
         "shape": list(shape),
+        "group_size": (node.ints.get("group_size") or (None,))[0],
         "weights": size,
         "density": _density(node, weight, op.kind, shape),
         "wp": _number(said.get("wp")),
@@ -134,6 +139,7 @@ def _said(row: dict[str, Any]) -> dict[str, Any]:
         "bits": {"ternary": 2, "int8": 8, "float32": 32}.get(kind),
         "method": _text(row.get("method")),
         "shape": shape,
+        "group_size": size if isinstance(size := row.get("group_size"), int) else None,
         "weights": int(np.prod(shape, dtype=object)) if shape else 0,
         "density": _number(row.get("density")),
         "wp": _number(row.get("wp")),
