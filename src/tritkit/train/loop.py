@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tritkit import compress
 from tritkit.activations import freeze_, quantize_activations
 from tritkit.data import ImageSet, crop_and_flip, load_cifar10, normalise
 from tritkit.errors import TritkitError, UserError
 from tritkit.surgery import after_step_, freeze_codes_
+from tritkit.train import stages
 from tritkit.train.checkpoint import State, load_checkpoint, save_checkpoint
 from tritkit.train.evaluate import evaluate
 from tritkit.train.files import told
 from tritkit.train.network import build_network, finish, layer_rows, save_trained, with_activations
-from tritkit.train.objective import make_loss, make_optimizer, set_rate
+from tritkit.train.objective import make_loss, set_rate
 from tritkit.train.progress import ConsoleReporter, Reporter
 from tritkit.train.recipe import Recipe
 from tritkit.train.record import Record, header
@@ -95,7 +97,7 @@ class _Run:
             raise UserError(f"batch_size is {recipe.batch_size}, but there are only {len(self.images)} training images")
         torch.manual_seed(recipe.seed)
         self.net = build_network(recipe)
-        self.optimizer = make_optimizer(self.net, recipe)
+        self.optimizer = stages.make_optimizer(self.net, recipe)
         self.loss = make_loss(recipe)
         self.augmentation = torch.Generator().manual_seed(recipe.seed)
         self.quantized = False
@@ -118,6 +120,8 @@ class _Run:
             return
         if state["quantized"]:
             self.net, self.quantized = quantize_activations(self.net), True
+        compress.restore_(self.net, state["net"])
+        self.optimizer = stages.make_optimizer(self.net, self.recipe)
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.sums = state["step"], _Sums(**state["sums"])
@@ -141,6 +145,7 @@ class _Run:
         error = evaluate(self.net, test, self.recipe.mean, self.recipe.std)
         save_trained(self.out / "final.safetensors", self.net, self.recipe, error)
         row = {"kind": "final", "test_error": error, "test_images": len(test), "layers": layer_rows(self.net)}
+        row |= stages.sizes(self.net)
         self.record.append(row)
         return self._result(error)
 
@@ -164,6 +169,9 @@ class _Run:
         activations = self.recipe.activations
         if activations and epoch >= activations.from_epoch and not self.quantized:
             self.net, self.quantized = with_activations(self.net, self.recipe, self.images), True
+        if stages.share_due(self.net, self.recipe, epoch):
+            stages.share(self.net, self.recipe)
+            self.optimizer = stages.make_optimizer(self.net, self.recipe)
         if activations and activations.freeze_epoch and epoch >= max(activations.freeze_epoch, activations.from_epoch):
             freeze_(self.net)
         if self.recipe.freeze_codes_epoch and epoch >= self.recipe.freeze_codes_epoch:

@@ -12,11 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from tritkit import methods, models
+from tritkit import compress, methods, models
 from tritkit.activations import calibrate, freeze_, quantize_activations
 from tritkit.data import ImageSet, crop_and_flip, find_file, normalise
 from tritkit.errors import ModelFileError, UserError
 from tritkit.surgery import latent_of, named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
+from tritkit.train import stages
 from tritkit.train.files import write_whole
 from tritkit.train.recipe import Recipe, make_recipe
 
@@ -24,9 +25,10 @@ _CALIBRATION_BATCH = 256
 
 
 def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
-    """The recipe's network before its first step, in channels-last memory: built, filled from `init`, made ternary.
+    """The recipe's network before its first step, in channels-last memory: built, filled from `init`, made ternary
+    or pruned.
 
-    `initial=False` leaves `init` unread, for a network that is filled from elsewhere.
+    `initial=False` leaves `init` unread and prunes nothing, for a network that is filled from elsewhere.
     """
     net = models.build(recipe.model)
     if recipe.init is not None and initial:
@@ -34,6 +36,8 @@ def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
     if recipe.method is not None:
         method = methods.get(recipe.method.name, **recipe.method.parameters)
         ternarize_(net, method, exclude=list(recipe.exclude))
+    if initial:
+        stages.prune(net, recipe)
     return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 
@@ -76,8 +80,10 @@ def augmented_batches(images: ImageSet, count: int, recipe: Recipe) -> Iterator[
 
 
 def layer_rows(net: nn.Module) -> dict[str, dict[str, float]]:
-    """For each ternary layer: the means of Wp, Wn and Δ, and the share of weights that are not zero."""
-    rows = {}
+    """For each ternary layer: the means of Wp, Wn and Δ, and the share of weights that are not zero; for each pruned
+    layer that share.
+    """
+    rows = {name: {"density": density} for name, density in stages.densities(net).items()}
     for name, layer, value in named_ternary(net):
         ternarizer = ternarizer_of(layer)
         delta = ternarizer.delta(latent_of(layer)) if ternarizer is not None else torch.zeros(1)
@@ -114,6 +120,7 @@ def load_trained(path: str | Path) -> tuple[nn.Module, Recipe]:
     net = build_network(recipe, initial=False)
     if recipe.activations is not None:
         net = quantize_activations(net)
+    compress.restore_(net, tensors)
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:

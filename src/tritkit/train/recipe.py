@@ -16,6 +16,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+IndexBits = Annotated[int, Field(ge=2, le=8)]
 Three = tuple[float, float, float]
 
 
@@ -80,6 +81,23 @@ class Activations(_Table):
     """The first epoch in which the ranges stay fixed; none lets them follow to the end."""
 
 
+class DeepCompression(_Table):
+    """Han et al. 2015: prune at the start, train what is left, share weights, train their centroids to the end."""
+
+    sparsity: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the weights that each layer loses at the start; this or `quality`."""
+    quality: Positive | None = None
+    """Weights up to this times the standard deviation of their layer are lost at the start; this or `sparsity`."""
+    share_epoch: AtLeastOne
+    """The first epoch in which weights are shared; until then pruned float weights train."""
+    bits_conv: IndexBits = 8
+    """Bits of an index in convolutions, 2..8: 2^bits values, zero among them."""
+    bits_fc: IndexBits = 5
+    """Bits of an index in linear layers, 2..8."""
+    centroid_lr: Positive = 1e-3
+    """Peak learning rate of the centroids, whose gradients are sums over their weights; it follows the schedule."""
+
+
 class Recipe(_Table):
     """One training run. Epochs are counted from 1; rates are a step; errors are fractions in 0..1."""
 
@@ -92,7 +110,9 @@ class Recipe(_Table):
     method: Method | None = None
     """How weights are made ternary; none trains a float network."""
     exclude: tuple[str, ...] = ("conv1", "linear")
-    """Modules that `method` leaves float."""
+    """Modules that `method` or `deep_compression` leaves float."""
+    deep_compression: DeepCompression | None = None
+    """Pruning and weight sharing in place of a method; none: no."""
     epochs: AtLeastOne = 160
     """Passes over the training images."""
     batch_size: AtLeastOne = 128
@@ -206,6 +226,7 @@ def _fields(place: list[str]) -> list[str]:
 _TABLES: dict[str, type[BaseModel]] = {
     "distill": Distill,
     "activations": Activations,
+    "deep_compression": DeepCompression,
     "cosine": Cosine,
     "steps": Steps,
 }
@@ -225,4 +246,17 @@ def _contradiction(recipe: Recipe) -> str | None:
         return "freeze_codes_epoch, snap_scales and scale_lr are about ternary weights; set method too"
     if recipe.activations and recipe.activations.from_epoch > recipe.epochs:
         return f"activations.from_epoch is {recipe.activations.from_epoch}; the run has {recipe.epochs} epochs"
+    return _deep_contradiction(recipe)
+
+
+def _deep_contradiction(recipe: Recipe) -> str | None:
+    settings = recipe.deep_compression
+    if settings is None:
+        return None
+    if recipe.method is not None:
+        return "method and deep_compression are two ways to make weights small; set one of them"
+    if (settings.sparsity is None) == (settings.quality is None):
+        return "deep_compression needs either sparsity or quality, such as deep_compression.sparsity=0.8"
+    if settings.share_epoch > recipe.epochs:
+        return f"deep_compression.share_epoch is {settings.share_epoch}; the run has {recipe.epochs} epochs"
     return None
