@@ -19,6 +19,11 @@ def pack(codes: np.ndarray) -> np.ndarray:
     return out
 
 
+def _groups(group_size: int | None) -> tuple[str, dict[str, int]]:
+    """What the operation's name begins with, and its attribute."""
+    return ("Ternary", {}) if group_size is None else ("TernaryGroup", {"group_size": group_size})
+
+
 class Builder:
     """Adds nodes and remembers each tensor's channels, scale and zero point; `model()` is the file's bytes."""
 
@@ -61,10 +66,17 @@ class Builder:
     def dequantize(self, x: str) -> str:
         return self.node("DequantizeLinear", self.q(x), None)
 
-    def _weights(self, shape: tuple[int, ...], ternary: bool, density: float) -> tuple[list[str], list[str]]:
+    def _weights(
+        self, shape: tuple[int, ...], ternary: bool, density: float, group_size: int | None = None
+    ) -> tuple[list[str], list[str]]:
+        """Inputs for the weight, and for what its codes stand for."""
         if not ternary:
             return [self.constant(self.rng.integers(-64, 65, shape), np.int8)], []
         codes = self.rng.choice([-1, 0, 1], shape, p=[density / 2, 1 - density, density / 2])
+        if group_size is not None:
+            sides = (shape[0], -(-shape[1] // group_size), *shape[2:])
+            packed = [self.constant(pack(codes), np.uint8)]
+            return packed, [self.constant(self.rng.integers(1, 65, sides), np.int8) for _ in range(2)]
         book = np.zeros((shape[0], 4), np.int8)
         book[:, 1] = self.rng.integers(1, 65, shape[0])
         book[:, 3] = -self.rng.integers(1, 65, shape[0])
@@ -90,25 +102,37 @@ class Builder:
         dilations: tuple[int, int] = (1, 1),
         density: float = 0.5,
         zero: int | None = None,
+        group_size: int | None = None,
     ) -> str:
         shape = (outputs, channels // group, *kernel)
-        w, book = self._weights(shape, ternary, density)
+        w, book = self._weights(shape, ternary, density, group_size)
         scale, bias = self._scale_bias(shape)
         quant = self.fresh(zero)
         window: dict[str, Any] = {"strides": strides, "pads": pads, "dilations": dilations, "group": group}
         if ternary:
             inputs = [*self.q(x), *w, *book, scale, bias, *quant]
-            return self.node("TernaryQConv", inputs, quant, "tritkit", w_shape=shape, **window)
+            op, sizes = _groups(group_size)
+            return self.node(f"{op}QConv", inputs, quant, "tritkit", w_shape=shape, **sizes, **window)
         inputs = [*self.q(x), *w, scale, self.constant(0, np.int8), *quant, bias]
         return self.node("QLinearConv", inputs, quant, kernel_shape=kernel, **window)
 
-    def linear(self, x: str, outputs: int, inputs: int, *, ternary: bool = True, to_float: bool = True) -> str:
+    def linear(
+        self,
+        x: str,
+        outputs: int,
+        inputs: int,
+        *,
+        ternary: bool = True,
+        to_float: bool = True,
+        group_size: int | None = None,
+    ) -> str:
         shape = (outputs, inputs)
-        w, book = self._weights(shape, ternary, 0.6)
+        w, book = self._weights(shape, ternary, 0.6, group_size)
         scale, bias = self._scale_bias(shape)
         quant = None if to_float else self.fresh()
-        op = ("Ternary" if ternary else "Int8") + ("Gemm" if to_float else "QGemm")
-        attributes = {"w_shape": shape} if ternary else {}
+        kind, sizes = _groups(group_size)
+        op = (kind if ternary else "Int8") + ("Gemm" if to_float else "QGemm")
+        attributes = {"w_shape": shape, **sizes} if ternary else {}
         return self.node(op, [*self.q(x), *w, *book, scale, bias, *(quant or ())], quant, "tritkit", **attributes)
 
     def add(self, a: str, b: str) -> str:
@@ -173,4 +197,19 @@ def small_network(seed: int = 0) -> Builder:
     x = b.average_pool(x, [(0, 3), (2, 5)], [(0, 2), (1, 4)], 5, 4)
     x = b.moved("Reshape", [x], [([0, -1], np.int64)])
     b.output(b.linear(x, 5, 72, ternary=False), 2)
+    return b
+
+
+def group_network(seed: int = 0) -> Builder:
+    """Convolutions and linear layers with multipliers for groups of weights, remainders among them; input [N, 3, 9, 8],
+    output [N, 5]."""
+    b = Builder(seed, 3, 9, 8)
+    x = b.conv(b.quantize(), 10, 3, group_size=2, zero=0)
+    y = b.conv(x, 10, 10, group_size=4)
+    x = b.add(x, b.conv(y, 10, 10, group_size=1, group=5))
+    x = b.conv(x, 66, 10, (1, 1), strides=(2, 2), pads=(0, 0, 0, 0), group_size=10)
+    x = b.conv(x, 7, 66, (3, 2), pads=(0, 0, 0, 0), group_size=64)
+    x = b.moved("Reshape", [x], [([0, -1], np.int64)])
+    x = b.linear(x, 19, 63, to_float=False, group_size=8)
+    b.output(b.linear(x, 5, 19, group_size=16), 2)
     return b

@@ -39,7 +39,23 @@ def correlate(x: np.ndarray, w: np.ndarray, a: dict[str, Any]) -> np.ndarray:
     return out
 
 
+def unpack_groups(v: list[Any], a: dict[str, Any]) -> np.ndarray:
+    """Codes by a codebook of one, then each input channel's slice times its group's multipliers."""
+    shape = list(a["w_shape"])
+    codes = unpack(v[3], np.tile(np.array([0, 1, 0, -1]), (shape[0], 1)), shape)
+    for channel in range(shape[1]):
+        part = codes[:, channel]
+        plus, minus = (side[:, channel // a["group_size"]].astype(np.int64) for side in v[4:6])
+        codes[:, channel] = np.maximum(part, 0) * plus + np.minimum(part, 0) * minus
+    return codes
+
+
 def weighted(v: list[Any], a: dict[str, Any], ternary: bool, to_float: bool, conv: bool) -> np.ndarray:
+    if "group_size" in a:  # from here on as if they were int8
+        v = [*v[:3], unpack_groups(v, a), *v[6:]]
+        if conv:
+            v = [*v[:5], None, *v[6:8], v[5]]
+        return weighted(v, {k: value for k, value in a.items() if k != "group_size"}, False, to_float, conv)
     x, xs, xz = v[0].astype(np.int64), v[1], int(v[2])
     rest = v[5:] if ternary else v[4:]
     w = unpack(v[3], v[4], list(a["w_shape"])) if ternary else v[3].astype(np.int64)
@@ -93,7 +109,7 @@ def pad(v: list[Any]) -> np.ndarray:
 
 
 def evaluate(op: str, v: list[Any], a: dict[str, Any]) -> np.ndarray:
-    if op in ("TernaryQConv", "QLinearConv"):
+    if op in ("TernaryQConv", "TernaryGroupQConv", "QLinearConv"):
         return weighted(v, a, op == "TernaryQConv", False, True)
     if op.endswith("Gemm") and op != "Gemm":
         return weighted(v, a, op.startswith("Ternary"), not op.endswith("QGemm"), False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from engine_networks import Builder, pack, small_network
+from engine_networks import Builder, group_network, pack, small_network
 from onnx import TensorProto, helper, numpy_helper
 
 from tritkit.errors import ModelFileError, TritkitError, UnsupportedError, UserError
@@ -20,8 +20,9 @@ def open_and_close(model: bytes) -> None:
         pass
 
 
-def test_a_file_cut_anywhere_is_refused() -> None:
-    model = small_network().model()
+@pytest.mark.parametrize("network", [small_network, group_network])
+def test_a_file_cut_anywhere_is_refused(network: Callable[[], Builder]) -> None:
+    model = network().model()
     for length in range(len(model)):
         # cut between two top-level fields after the graph, a file is whole but for versions or metadata
         try:
@@ -31,8 +32,9 @@ def test_a_file_cut_anywhere_is_refused() -> None:
         assert length > len(model) - 60
 
 
-def test_flipped_bits_never_crash() -> None:
-    model, rng = bytearray(small_network().model()), np.random.default_rng(0)
+@pytest.mark.parametrize("network", [small_network, group_network])
+def test_flipped_bits_never_crash(network: Callable[[], Builder]) -> None:
+    model, rng = bytearray(network().model()), np.random.default_rng(0)
     x = rng.normal(size=(1, 3, 9, 8)).astype(np.float32)
     refused = 0
     for _ in range(4000):
@@ -160,6 +162,61 @@ BAD: dict[str, tuple[Change, str]] = {
 def test_broken_rule_is_named(name: str) -> None:
     change, words = BAD[name]
     model = conv_network()
+    open_and_close(model.SerializeToString())
+    change(model)
+    with pytest.raises(ModelFileError, match=words.replace("^", r"\^")):
+        open_and_close(model.SerializeToString())
+
+
+def group_conv_network() -> onnx.ModelProto:
+    """The same with TernaryGroupQConv in groups of 3 of 4 channels; c2 w, c3 plus, c4 minus [3, 2, 3, 3]."""
+    b = Builder(0, 4, 6, 5)
+    b.output(b.dequantize(b.conv(b.quantize(), 3, 4, group_size=3)), 4)
+    return b.proto()
+
+
+SIDE = np.full((3, 2, 3, 3), 5)
+BAD_SIDE = SIDE.copy()
+BAD_SIDE[2, 1, 2, 2] = 65
+
+BAD_GROUPS: dict[str, tuple[Change, str]] = {
+    "plus 65": (constant("c3", BAD_SIDE, np.int8), "hold 65, allowed are 1 to 64"),
+    "minus 65": (constant("c4", BAD_SIDE, np.int8), "hold 65, allowed are 1 to 64"),
+    "plus 0": (constant("c3", SIDE * 0, np.int8), "hold 0, allowed are 1 to 64"),
+    "minus negative": (constant("c4", -SIDE, np.int8), "hold -5, allowed are 1 to 64"),
+    "rank 1": (constant("c3", SIDE[:, 0, 0, 0], np.int8), r"\[3, 2, 3, 3\]"),
+    "rank 2": (constant("c3", SIDE[:, :, 0, 0], np.int8), r"\[3, 2, 3, 3\]"),
+    "rank 5": (constant("c4", SIDE[..., None], np.int8), r"\[3, 2, 3, 3\]"),
+    "one group": (
+        constant("c4", SIDE[:, :1], np.int8),
+        r"\[3, 1, 3, 3\], w_shape and group_size ask for \[3, 2, 3, 3\]",
+    ),
+    "a codebook": (constant("c3", BOOK, np.int8), "multipliers"),
+    "plus uint8": (constant("c3", SIDE, np.uint8), "int8"),
+    "plus empty": (constant("c3", SIDE[:0], np.int8), r"\[0, 2, 3, 3\]"),
+    "group_size 4": (attribute("group_size", 4), r"ask for \[3, 1, 3, 3\]"),
+    "group_size 0": (attribute("group_size", 0), "group_size is 0, allowed are 1 to its 4"),
+    "group_size negative": (attribute("group_size", -3), "group_size is -3"),
+    "group_size 5": (attribute("group_size", 5), "group_size is 5"),
+    "group_size huge": (attribute("group_size", 2**63 - 1), "group_size is 9223372036854775807"),
+    "group_size smallest": (attribute("group_size", -(2**63)), "group_size is -9223372036854775808"),
+    "group_size list": (attribute("group_size", [3]), "one integer"),
+    "group_size text": (attribute("group_size", "3"), "one integer"),
+    "no group_size": (edit(lambda m: m.graph.node[1].attribute.pop(2)), "group_size is 0"),
+    "code 10": (constant("c2", BAD_CODE, np.uint8), "code 10"),
+    "w_shape huge": (attribute("w_shape", [2**31 - 1, 4, 3, 3]), "w_shape asks"),
+    "w_shape overflow": (attribute("w_shape", [2**31 - 1] * 4), "2^63"),
+    "the wrong operation": (edit(lambda m: setattr(m.graph.node[1], "op_type", "TernaryQConv")), "10 inputs"),
+    "minus missing": (edit(lambda m: m.graph.node[1].input.pop(5)), "9 inputs"),
+    "value as plus": (edit(lambda m: m.graph.node[1].input.__setitem__(4, "t0")), "must be an initializer"),
+    "convolution groups": (attribute("group", 2), "groups"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_GROUPS)
+def test_broken_rule_of_groups_is_named(name: str) -> None:
+    change, words = BAD_GROUPS[name]
+    model = group_conv_network()
     open_and_close(model.SerializeToString())
     change(model)
     with pytest.raises(ModelFileError, match=words.replace("^", r"\^")):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import engine_oracle
 import numpy as np
 import pytest
-from engine_networks import Builder, small_network
+from engine_networks import Builder, group_network, small_network
 
 from tritkit.runtime import Session, kernels
 
@@ -38,6 +38,23 @@ def no_override(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_small_network(seed: int, options: dict[str, str], threads: int) -> None:
     check(small_network(seed), (3, 9, 8), threads=threads, **options)
+
+
+@pytest.mark.parametrize("options", [{"engine": "reference"}, *({"isa": isa} for isa in ISAS)], ids=str)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_groups_of_weights(options: dict[str, str], threads: int) -> None:
+    for seed in range(4):
+        check(group_network(seed), (3, 9, 8), threads=threads, **options)
+
+
+def test_groups_show_their_operation_and_weights() -> None:
+    with Session(group_network().model(), threads=1) as session:
+        rows = [row for row in session.summary() if row.macs]
+    assert [row.op for row in rows] == [
+        "TernaryGroupQConv", "TernaryGroupQConv", "TernaryGroupQConv + QAdd", "TernaryGroupQConv", "TernaryGroupQConv",
+        "TernaryGroupQGemm", "TernaryGroupGemm",
+    ]  # fmt: skip
+    assert all(0.3 < row.density < 0.8 for row in rows)
 
 
 def test_every_compiled_kernel_is_reached() -> None:
