@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tritkit
-from tritkit.methods import TWN
+from tritkit.methods import FGQ, TWN
 
 
 def network(seed: int) -> tuple[nn.Module, Tensor]:
@@ -22,8 +22,18 @@ def network(seed: int) -> tuple[nn.Module, Tensor]:
     layers = [name for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     ternary = [name for name in layers if torch.rand(()) < 0.6]
     if ternary:
-        tritkit.ternarize_(net, TWN(), include=ternary)
+        method = (TWN(), FGQ(2), FGQ(4, scales="separate"), FGQ(3, group="kernels"))[seed % 4]
+        tritkit.ternarize_(net, method, include=ternary)
+        _snap(net)
     return net.eval(), torch.randn(4, channels, *size)
+
+
+def _snap(net: nn.Module) -> None:
+    """Latents at the values that integers hold exactly, where the method gives those back."""
+    with torch.no_grad():
+        for _, layer, value in tritkit.named_ternary(net):
+            if value.group_size is not None:
+                layer.parametrizations.weight.original.copy_(value.snap().dequantize())
 
 
 def _randomise(net: nn.Module) -> None:

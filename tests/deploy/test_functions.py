@@ -63,25 +63,43 @@ def _layer(rng: np.random.Generator, o: int, k: int) -> tuple[np.ndarray, np.nda
     return codes, book, np.where(codes > 0, p[:, None], np.where(codes < 0, -n[:, None], 0))
 
 
+def _groups(
+    rng: np.random.Generator, shape: tuple[int, ...], size: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, Any]]:
+    """Inputs w, plus, minus of weights [O, I, ...] in groups of `size` channels, the int8 weights, the attributes."""
+    codes = rng.integers(-1, 2, shape)
+    plus, minus = rng.integers(1, 65, (2, shape[0], -(-shape[1] // size), *shape[2:])).astype(np.int8)
+    weight = np.empty(shape, np.int8)
+    for i in range(shape[1]):
+        p, n = plus[:, i // size], minus[:, i // size]
+        weight[:, i] = np.where(codes[:, i] > 0, p, np.where(codes[:, i] < 0, -n, 0))
+    constants = {"w": _pack(codes.reshape(shape[0], -1)), "plus": plus, "minus": minus}
+    return constants, weight, {"w_shape": list(shape), "group_size": size}
+
+
 def _scale(value: float) -> np.ndarray:
     return np.array(value, F)
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("ternary", [True, False])
+@pytest.mark.parametrize("kind", ["Ternary", "TernaryGroup", "Int8"])
 @pytest.mark.parametrize("quantized", [True, False])
-def test_gemm(seed: int, ternary: bool, quantized: bool) -> None:
+def test_gemm(seed: int, kind: str, quantized: bool) -> None:
     rng = np.random.default_rng(seed)
     n, k, o = int(rng.integers(1, 9)), int(rng.integers(1, 70)), int(rng.integers(1, 40))
     codes, book, w = _layer(rng, o, k)
+    constants: dict[str, np.ndarray] = {"w": w.astype(np.int8)}
+    attrs: dict[str, Any] = {}
+    if kind == "Ternary":
+        constants, attrs = {"w": _pack(codes), "codebook": book}, {"w_shape": [o, k]}
+    elif kind == "TernaryGroup":
+        constants, w, attrs = _groups(rng, (o, k), int(rng.integers(1, k + 1)))
     x, xz, yz = rng.integers(0, 256, (n, k)).astype(np.uint8), int(rng.integers(0, 256)), int(rng.integers(0, 256))
     xs, ys, ws = F(rng.uniform(0.001, 0.1)), F(rng.uniform(0.01, 1)), rng.uniform(1e-3, 1e-1, o).astype(F)
     bias = rng.integers(-5000, 5000, o).astype(np.int32)
     acc = ((x.astype(np.int64) - xz) @ w.T.astype(np.int64) + bias).astype(F)
-    constants = {"x_scale": _scale(xs), "x_zero": np.uint8(xz), "w_scale": ws, "bias": bias}
-    constants |= {"w": _pack(codes), "codebook": book} if ternary else {"w": w.astype(np.int8)}
-    attrs = {"w_shape": [o, k]} if ternary else {}
-    name = ("Ternary" if ternary else "Int8") + ("QGemm" if quantized else "Gemm")
+    constants |= {"x_scale": _scale(xs), "x_zero": np.uint8(xz), "w_scale": ws, "bias": bias}
+    name = kind + ("QGemm" if quantized else "Gemm")
     if not quantized:
         assert np.array_equal(_run(name, {"x": x}, constants, np.float32, **attrs), acc * (xs * ws))
         return
@@ -91,9 +109,13 @@ def test_gemm(seed: int, ternary: bool, quantized: bool) -> None:
     )
 
 
-def test_conv_is_the_product_of_unpacked_weights() -> None:
+@pytest.mark.parametrize("group_size", [None, 1, 2, 4, 5])
+def test_conv_is_the_product_of_unpacked_weights(group_size: int | None) -> None:
     rng = np.random.default_rng(7)
     codes, book, w = _layer(rng, 6, 5 * 9)
+    weight, attrs = {"w": _pack(codes), "codebook": book}, {"w_shape": [6, 5, 3, 3]}
+    if group_size is not None:
+        weight, w, attrs = _groups(rng, (6, 5, 3, 3), group_size)
     x, xz, yz = rng.integers(0, 256, (2, 5, 7, 6)).astype(np.uint8), 11, 130
     xs, ys, ws = F(0.02), F(0.7), rng.uniform(1e-3, 1e-1, 6).astype(F)
     bias = rng.integers(-5000, 5000, 6).astype(np.int32)
@@ -105,11 +127,12 @@ def test_conv_is_the_product_of_unpacked_weights() -> None:
             acc += np.einsum("nchw,oc->nohw", padded[:, :, ky : ky + 7, kx : kx + 6], tap)
     expected = _clip(np.rint(acc.astype(F) * ((xs * ws) / ys)[None, :, None, None]) + yz)
     constants = {
-        "x_scale": _scale(xs), "x_zero": np.uint8(xz), "w": _pack(codes), "codebook": book, "w_scale": ws, "bias": bias,
+        "x_scale": _scale(xs), "x_zero": np.uint8(xz), **weight, "w_scale": ws, "bias": bias,
         "y_scale": _scale(ys), "y_zero": np.uint8(yz),
     }  # fmt: skip
-    attrs = {"w_shape": [6, 5, 3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1], "group": 1}
-    assert np.array_equal(_run("TernaryQConv", {"x": x}, constants, np.uint8, **attrs), expected)
+    attrs |= {"strides": [1, 1], "pads": [1, 1, 1, 1], "dilations": [1, 1], "group": 1}
+    name = "TernaryQConv" if group_size is None else "TernaryGroupQConv"
+    assert np.array_equal(_run(name, {"x": x}, constants, np.uint8, **attrs), expected)
 
 
 def test_add_over_all_pairs_of_codes() -> None:
