@@ -1,14 +1,13 @@
-// The steps without weights: each joins a scalar kernel to the places of its tensors.
+// The steps without weights: each joins a kernel to the places of its tensors.
 #include "runtime/steps.h"
 
 #include <algorithm>
 
-#include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 #include "kernels/float32/float32.h"
+#include "kernels/pointwise/pointwise.h"
 #include "kernels/pool/pool.h"
 #include "kernels/quantize/quantize.h"
-#include "kernels/table/table.h"
 
 namespace tritkit {
 namespace {
@@ -46,6 +45,11 @@ class FloatStep final : public Step {
   const Kernel kernel_;
 };
 
+std::unique_ptr<Step> named(std::unique_ptr<Step> step, const char* kernel) {
+  step->info.kernel = kernel;
+  return step;
+}
+
 template <typename Kernel>
 std::unique_ptr<Step> code_step(const Place& y, int64_t height, Kernel kernel) {
   return std::make_unique<CodeStep<Kernel>>(y, height, std::move(kernel));
@@ -66,29 +70,39 @@ void report_nan(const Frame& frame, int64_t image) {
 class Maker {
  public:
   Maker(const StepContext& context, const PlannedNode& node)
-      : context_(context), node_(node), y_(place(node.output)), y_value_(context.graph.values[node.output]) {}
+      : context_(context),
+        node_(node),
+        isa_(context.kernels[0]->isa),
+        y_(place(node.output)),
+        y_value_(context.graph.values[node.output]) {}
 
   std::unique_ptr<Step> operator()(const Conv& conv) const { return make_conv_step(context_, node_, conv); }
 
   std::unique_ptr<Step> operator()(const Quantize&) const {
-    return code_step(y_, y_.image.height, [x = place(x_index()), y = y_, scale = y_value_.scale](const Frame& frame, Rows rows) {
+    const QuantizeKernels& kernels = quantize_kernels(isa_);
+    const auto run = [x = place(x_index()), y = y_, scale = y_value_.scale, quantize = kernels.quantize](const Frame& frame, Rows rows) {
       report_nan(frame, quantize(y.image, scale, frame.floats(x), frame.codes(y), rows));
-    });
+    };
+    return named(code_step(y_, y_.image.height, run), kernels.isa);
   }
 
   std::unique_ptr<Step> operator()(const Dequantize&) const {
     const Place x = place(x_index());
-    return float_step(x.image.height, [x, y = y_, scale = value(x_index()).scale](const Frame& frame, Rows rows) {
+    const QuantizeKernels& kernels = quantize_kernels(isa_);
+    const auto run = [x, y = y_, scale = value(x_index()).scale, dequantize = kernels.dequantize](const Frame& frame, Rows rows) {
       dequantize(x.image, scale, frame.codes(x), frame.writable_floats(y), rows);
-    });
+    };
+    return named(float_step(x.image.height, run), kernels.isa);
   }
 
   std::unique_ptr<Step> operator()(const Add&) const {
     const Place a = place(node_.inputs[0]), b = place(node_.inputs[1]);
-    AddArgs args{a.image, b.image, y_.image, value(node_.inputs[0]).scale / y_value_.scale, value(node_.inputs[1]).scale / y_value_.scale};
-    return code_step(y_, y_.image.height, [a, b, y = y_, args](const Frame& frame, Rows rows) {
+    const AddArgs args{a.image, b.image, y_.image, value(node_.inputs[0]).scale / y_value_.scale, value(node_.inputs[1]).scale / y_value_.scale};
+    const PointwiseKernels& kernels = pointwise_kernels(isa_);
+    const auto run = [a, b, y = y_, args, add = kernels.add](const Frame& frame, Rows rows) {
       add(args, frame.codes(a), frame.codes(b), frame.codes(y), rows);
-    });
+    };
+    return named(code_step(y_, y_.image.height, run), kernels.isa);
   }
 
   std::unique_ptr<Step> operator()(const AveragePool& pool) const {
@@ -98,25 +112,42 @@ class Maker {
     std::vector<float> multiplier;
     const float ratio = value(x_index()).scale / y_value_.scale;
     for (float count : pool.count) multiplier.push_back(ratio / count);
-    return code_step(y_, y_.image.height, [x = place(x_index()), y = y_, rows, cols, multiplier](const Frame& frame, Rows range) {
-      average_pool({x.image, y.image, rows.data(), cols.data(), multiplier.data()}, frame.codes(x), frame.codes(y), range);
-    });
+    const PoolKernels& kernels = pool_kernels(isa_);
+    const auto run = [x = place(x_index()), y = y_, rows, cols, multiplier, average = kernels.average_pool](const Frame& frame, Rows range) {
+      average({x.image, y.image, rows.data(), cols.data(), multiplier.data()}, frame.codes(x), frame.codes(y), range);
+    };
+    return named(code_step(y_, y_.image.height, run), kernels.isa);
   }
 
   std::unique_ptr<Step> operator()(const Rescale&) const {
-    const Value& x = value(x_index());
-    return table_step(rescale_table(x.scale / y_value_.scale, x.zero, y_value_.zero));
+    const Place x = place(x_index());
+    const RescaleArgs args{x.image, y_.image, value(x_index()).scale / y_value_.scale};
+    const PointwiseKernels& kernels = pointwise_kernels(isa_);
+    const auto run = [x, y = y_, args, rescale = kernels.rescale](const Frame& frame, Rows rows) {
+      rescale(args, frame.codes(x), frame.codes(y), rows);
+    };
+    return named(code_step(y_, y_.image.height, run), kernels.isa);
   }
 
-  std::unique_ptr<Step> operator()(const Clip& clip) const { return table_step(clip_table(clip.low, clip.high)); }
+  std::unique_ptr<Step> operator()(const Clip& limits) const {
+    const Place x = place(x_index());
+    const ClipArgs args{x.image, y_.image, limits.low, limits.high};
+    const PointwiseKernels& kernels = pointwise_kernels(isa_);
+    const auto run = [x, y = y_, args, clip = kernels.clip](const Frame& frame, Rows rows) {
+      clip(args, frame.codes(x), frame.codes(y), rows);
+    };
+    return named(code_step(y_, y_.image.height, run), kernels.isa);
+  }
 
   std::unique_ptr<Step> operator()(const MaxPool& pool) const {
     const Place x = place(x_index());
     const Window& w = pool.window;
     const MaxPoolArgs args{x.image, y_.image, w.kernel_h, w.kernel_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w, w.top, w.left};
-    return code_step(y_, y_.image.height, [x, y = y_, args](const Frame& frame, Rows rows) {
+    const PoolKernels& kernels = pool_kernels(isa_);
+    const auto run = [x, y = y_, args, max_pool = kernels.max_pool](const Frame& frame, Rows rows) {
       max_pool(args, frame.codes(x), frame.codes(y), rows);
-    });
+    };
+    return named(code_step(y_, y_.image.height, run), kernels.isa);
   }
 
   // Whole images, so that the fill comes before the paste.
@@ -188,15 +219,9 @@ class Maker {
   const Place& place(int index) const { return context_.layout.places[index]; }
   const Value& value(int index) const { return context_.graph.values[index]; }
 
-  std::unique_ptr<Step> table_step(const CodeTable& table) const {
-    const Place x = place(x_index());
-    return code_step(y_, y_.image.height, [x, y = y_, table](const Frame& frame, Rows rows) {
-      look_up(table, x.image, frame.codes(x), y.image, frame.codes(y), rows);
-    });
-  }
-
   const StepContext& context_;
   const PlannedNode& node_;
+  const char* const isa_;  // the widest admitted
   const Place& y_;
   const Value& y_value_;
 };

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/round.h"
+#include "kernels/pick.h"
 
 namespace tritkit {
 namespace {
@@ -55,8 +56,6 @@ void average_pixel(const AveragePoolArgs& args, const uint8_t* x, uint8_t* y, in
   }
 }
 
-}  // namespace
-
 void max_pool(const MaxPoolArgs& args, const uint8_t* x, uint8_t* y, Rows rows) {
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     const int64_t n = row / args.y.height, i = row % args.y.height;
@@ -70,5 +69,19 @@ void average_pool(const AveragePoolArgs& args, const uint8_t* x, uint8_t* y, Row
     for (int64_t j = 0; j < args.y.width; ++j) average_pixel(args, x, y + args.y.at(n, i, j), n, i, j);
   }
 }
+
+}  // namespace
+
+extern const PoolKernels pool_scalar;
+const PoolKernels pool_scalar = {"scalar", max_pool, average_pool};
+
+#if defined(__x86_64__)
+extern const PoolKernels pool_avx2, pool_avx512vnni;
+const PoolKernels& pool_kernels(const char* isa_limit) {
+  return pick_kernels({&pool_avx512vnni, &pool_avx2, &pool_scalar}, isa_limit);
+}
+#else
+const PoolKernels& pool_kernels(const char*) { return pool_scalar; }
+#endif
 
 }  // namespace tritkit

@@ -9,7 +9,6 @@ struct MaxPoolArgs {
   Image x, y;
   int64_t kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1, top = 0, left = 0;
 };
-void max_pool(const MaxPoolArgs& args, const uint8_t* x, uint8_t* y, Rows rows);
 
 struct PoolRun {
   int64_t begin, end;
@@ -21,6 +20,15 @@ struct AveragePoolArgs {
   const PoolRun* cols = nullptr;      // [y.width]
   const float* multiplier = nullptr;  // [y.height, y.width]
 };
-void average_pool(const AveragePoolArgs& args, const uint8_t* x, uint8_t* y, Rows rows);
+
+// Rows are those of y.
+struct PoolKernels {
+  const char* isa;
+  void (*max_pool)(const MaxPoolArgs& args, const uint8_t* x, uint8_t* y, Rows rows);
+  void (*average_pool)(const AveragePoolArgs& args, const uint8_t* x, uint8_t* y, Rows rows);
+};
+
+// The widest that this CPU has and `isa_limit` admits (null: no limit); "scalar" is the truth.
+const PoolKernels& pool_kernels(const char* isa_limit);
 
 }  // namespace tritkit

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/round.h"
+#include "kernels/pick.h"
 
 namespace tritkit {
 namespace {
@@ -18,8 +19,6 @@ bool quantize_block(const float* x, int64_t count, float scale, int32_t zero, ui
   }
   return nan != 0;
 }
-
-}  // namespace
 
 int64_t quantize(const Image& shape, float scale, const float* x, uint8_t* y, Rows rows) {
   uint8_t codes[block];
@@ -51,5 +50,19 @@ void dequantize(const Image& shape, float scale, const uint8_t* x, float* y, Row
     }
   }
 }
+
+}  // namespace
+
+extern const QuantizeKernels quantize_scalar;
+const QuantizeKernels quantize_scalar = {"scalar", quantize, dequantize};
+
+#if defined(__x86_64__)
+extern const QuantizeKernels quantize_avx2, quantize_avx512vnni;
+const QuantizeKernels& quantize_kernels(const char* isa_limit) {
+  return pick_kernels({&quantize_avx512vnni, &quantize_avx2, &quantize_scalar}, isa_limit);
+}
+#else
+const QuantizeKernels& quantize_kernels(const char*) { return quantize_scalar; }
+#endif
 
 }  // namespace tritkit

@@ -4,10 +4,15 @@
 
 namespace tritkit {
 
-// x dense NCHW; rows are those of the image. Returns the image of the first NaN, -1 if there is none.
-int64_t quantize(const Image& shape, float scale, const float* x, uint8_t* y, Rows rows);
+// The float tensors are dense NCHW; rows are those of the image.
+struct QuantizeKernels {
+  const char* isa;
+  // Returns the image of the first NaN, -1 if there is none.
+  int64_t (*quantize)(const Image& shape, float scale, const float* x, uint8_t* y, Rows rows);
+  void (*dequantize)(const Image& shape, float scale, const uint8_t* x, float* y, Rows rows);
+};
 
-// y dense NCHW.
-void dequantize(const Image& shape, float scale, const uint8_t* x, float* y, Rows rows);
+// The widest that this CPU has and `isa_limit` admits (null: no limit); "scalar" is the truth.
+const QuantizeKernels& quantize_kernels(const char* isa_limit);
 
 }  // namespace tritkit
