@@ -1,38 +1,41 @@
-"""Two processes with DistributedDataParallel train like one process on the whole batch."""
+"""Two processes with DistributedDataParallel train like one process on the whole batch, whatever the method."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tritkit.methods import TTQ
-from tritkit.surgery import param_groups, ternarize_
+from tritkit.methods import get, names
+from tritkit.surgery import after_step_, param_groups, ternarize_
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo backend")
 STEPS = 3
+STATE = dict[str, Tensor]
 
 
-def network() -> nn.Module:
+def network(name: str) -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-    ternarize_(net, TTQ())
+    ternarize_(net, get(name))
     return net
 
 
-def train(net: nn.Module, x: torch.Tensor) -> None:
+def train(net: nn.Module, x: Tensor) -> STATE:
+    """The state after training. Codes that a method draws differ between the processes."""
+    torch.manual_seed(hash(float(x[0, 0, 0, 0])))
     optimizer = torch.optim.SGD(param_groups(net, lr=0.05, weight_decay=1e-3, scale_lr=0.01), momentum=0.9)
     for _ in range(STEPS):
         optimizer.zero_grad()
         net(x).square().mean().backward()
         optimizer.step()
+        after_step_(net)
+    return {key.removeprefix("module."): value.clone() for key, value in net.state_dict().items()}
 
 
-def batch() -> torch.Tensor:
+def batch() -> Tensor:
     return torch.randn(8, 2, 4, 4, generator=torch.Generator().manual_seed(4))
 
 
@@ -40,21 +43,37 @@ def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     try:
-        net = network()
-        train(DistributedDataParallel(net), batch().chunk(2)[rank])
-        torch.save(net.state_dict(), f"{folder}/rank{rank}.pt")
+        part = batch().chunk(2)[rank]
+        states = {name: train(DistributedDataParallel(network(name)), part) for name in names()}
+        torch.save(states, f"{folder}/rank{rank}.pt")
     finally:
         dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, STATE]]:
+    """What each of the two processes has at the end, by method."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(worker, args=(str(folder),), nprocs=2)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def draws_codes(name: str) -> bool:
+    """Whether the network's output in training depends on the random state."""
+    net, x = network(name), batch()
+    first, second = net(x), net(x)
+    return not torch.equal(first, second)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(worker, args=(str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
-    alone = network()
-    initial = {key: value.clone() for key, value in alone.state_dict().items()}
-    train(alone, batch())
-    for key, value in alone.state_dict().items():
-        assert torch.equal(first[key], second[key])
-        torch.testing.assert_close(first[key], value, rtol=1e-5, atol=1e-6)
-        assert not torch.equal(value, initial[key])
+@pytest.mark.parametrize("name", names())
+def test_two_processes_train_like_one(name: str, ranks: list[dict[str, STATE]]) -> None:
+    first, second = ranks[0][name], ranks[1][name]
+    alone = train(network(name), batch())
+    assert first.keys() == second.keys() == alone.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    for key, parameter in network(name).named_parameters():
+        assert not torch.equal(first[key], parameter)
+    if not draws_codes(name):
+        for key, value in alone.items():
+            torch.testing.assert_close(first[key], value, rtol=1e-5, atol=1e-6)
