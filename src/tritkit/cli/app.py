@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import tritkit
-from tritkit.cli import demo, doctor, evaluation, exporting, inspecting, methods, recipes, running, training
+from tritkit.cli import bench, demo, doctor, evaluation, exporting, inspecting, methods, recipes, running, training
 from tritkit.errors import TritkitError, UserError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("train")(training.command)
 app.command("eval")(evaluation.command)
 app.command("export")(exporting.command)
 app.command("run")(running.command)
+app.command("bench")(bench.command)
 app.command("inspect")(inspecting.command)
 app.command("methods")(methods.command)
 app.add_typer(recipes.app, name="recipes")

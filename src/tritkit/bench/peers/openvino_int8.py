@@ -1,0 +1,43 @@
+"""OpenVINO in int8: NNCF's post-training quantization of the float network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tritkit.bench.peers.openvino_float import OpenVinoFloat32
+
+if TYPE_CHECKING:
+    from tritkit.bench.workload import Workload
+
+
+class OpenVinoInt8(OpenVinoFloat32):
+    family = "int8"
+    modules = ("openvino",)
+    packages = ("openvino", "nncf")
+    _expected = ("u8", "i8")
+
+    def missing(self) -> str | None:
+        return super().missing() or _nncf_missing()
+
+    def prepare(self, work: Workload, batch: int, folder: Path) -> None:
+        import nncf
+        import openvino
+
+        plain = folder / "plain.onnx"
+        work.write_float_onnx(plain, batch)
+        batches = work.calibration(batch)
+        model = nncf.quantize(
+            openvino.Core().read_model(plain),
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            fast_bias_correction=True,
+        )
+        openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+        plain.unlink()
+
+
+def _nncf_missing() -> str | None:
+    from importlib.util import find_spec
+
+    return None if find_spec("nncf") else "nncf not installed; pip install nncf openvino"
