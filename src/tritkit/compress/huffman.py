@@ -130,7 +130,7 @@ def _check_lengths(lengths: UInt8, longest: int, count: int, size: int) -> None:
         raise ModelFileError("the code lengths of a Huffman stream do not fit its head")
     if used and used != [1] and kraft != 1 << _LONGEST:
         raise ModelFileError("the code lengths of a Huffman stream make no prefix code")
-    if count * min(used, default=0) > 8 * size:
+    if count * min(used, default=0) > 8 * size or (size and not count):
         raise ModelFileError(f"{count} symbols cannot lie in {size} bytes of a Huffman stream")
 
 
