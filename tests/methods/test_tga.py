@@ -88,6 +88,18 @@ def test_extreme_weights_keep_finite_scales_and_gradients(values: list[float], d
             assert ternarizer.ternary(weight).scale_pos.isfinite()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights(dtype: torch.dtype) -> None:
+    weight = torch.randn(8, 9, generator=torch.Generator().manual_seed(1)).to(dtype)
+    for method in (TGA(), TGAWindow()):
+        ternarizer = method.build(weight)
+        out = ternarizer(weight)
+        out.sum().backward()
+        assert out.dtype == ternarizer.threshold.grad.dtype == dtype
+        assert torch.equal(out.float(), ternarizer.ternary(weight).dequantize())
+        torch.testing.assert_close(out.float(), method.build(weight.float())(weight.float()), rtol=1e-2, atol=0)
+
+
 def slope_of(function: Callable[[float], float], at: float, h: float) -> float:
     return (function(at + h) - function(at - h)) / (2 * h)
 

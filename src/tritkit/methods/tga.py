@@ -120,15 +120,16 @@ class _Truncated(Ternarizer):
     def forward(self, latent: Tensor) -> Tensor:
         delta = self._delta()
         mean, std = _moments(latent.detach(), delta.detach())
-        scale, half = truncated_scale(delta, mean, std), self.method.half_width(std)
-        corrected = self.method.latent_gradient == "corrected"
+        scale = truncated_scale(delta.to(std), mean, std).to(latent)
+        half, corrected = self.method.half_width(std), self.method.latent_gradient == "corrected"
         return cast(Tensor, _Codes.apply(latent, delta, scale, half, corrected))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def ternary(self, latent: Tensor) -> Ternary:
         check_weight(latent)
         delta = self._delta()
-        scale = truncated_scale(delta, *_moments(latent, delta))
+        mean, std = _moments(latent, delta)
+        scale = truncated_scale(delta.to(std), mean, std).to(latent)
         return Ternary.of(codes_of(latent, delta), scale.reshape(()).to(torch.float32))
 
     def delta(self, latent: Tensor) -> Tensor:
@@ -144,9 +145,10 @@ def truncated_scale(delta: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _moments(weight: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-    """μ and σ of all weights; σ is positive."""
-    variance, mean = torch.var_mean(weight, correction=0)
-    least = _LEAST_SPREAD * (mean.abs() + delta) + torch.finfo(torch.float32).tiny
+    """μ and σ of all weights, in float32 at least; σ is positive."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    variance, mean = (moment.to(wide) for moment in torch.var_mean(weight, correction=0))
+    least = _LEAST_SPREAD * (mean.abs() + delta.to(wide)) + torch.finfo(torch.float32).tiny
     return mean, torch.maximum(variance.sqrt(), least)
 
 
@@ -195,4 +197,5 @@ class _Codes(torch.autograd.Function):
         near = (latent.abs() - delta).abs() < half
         moving = torch.where(near, grad * latent.sign(), 0.0).sum()
         factor = 1 / sqrt(latent.numel())
-        return to_latent, -factor * scale / (2 * half) * moving, factor * to_scale, None, None
+        to_delta = (-factor * scale / (2 * half) * moving).to(delta)
+        return to_latent, to_delta, factor * to_scale, None, None
