@@ -125,6 +125,24 @@ def test_copy_compile_and_state() -> None:
     assert set(other.state_dict()) == set(tiny_net().state_dict())
 
 
+def test_copies_are_independent() -> None:
+    net = tiny_net()
+    prune_(net, BySparsity(0.5))
+    x, _ = batch()
+    copies = [copy.deepcopy(net).eval() for _ in range(3)]
+    expected = net.eval()(x)
+    share_(copies[0], 8, 8)
+    strip_(copies[1])
+    restore_(copies[2], copies[0].state_dict())
+    copies[2].load_state_dict(copies[0].state_dict())
+    assert torch.equal(net(x), expected)
+    assert torch.equal(copies[1](x), expected)
+    assert torch.equal(copies[2](x), copies[0](x))
+    assert not torch.equal(copies[0](x), expected)
+    share_(net, 8, 8)
+    assert torch.equal(net(x), copies[0](x))
+
+
 def test_sharing_again_and_assigning() -> None:
     net = _linear([1.0, 2.0, 3.0, 0.0])
     share_(net, linear_bits=2)
