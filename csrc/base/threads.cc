@@ -44,8 +44,8 @@ struct Job {
   void* ctx = nullptr;
 };
 
-void run_slice(const Job& job, int thread, int threads) noexcept {
-  const int64_t begin = job.parts * thread / threads, end = job.parts * (thread + 1) / threads;
+void run_slice(const Job& job, int slice, int slices) noexcept {
+  const int64_t begin = job.parts * slice / slices, end = job.parts * (slice + 1) / slices;
   for (int64_t part = begin; part < end; ++part) job.fn(job.ctx, part);
 }
 
@@ -53,15 +53,19 @@ void run_slice(const Job& job, int thread, int threads) noexcept {
 
 // One process's threads. A publisher stores and then looks for sleepers, a sleeper says so and then looks at what was stored;
 // both with sequentially consistent operations, so one of them sees the other and no wake-up is lost.
+//
+// A job is cut into as many slices as there are threads. Each thread claims its own first, which keeps its data in its core's
+// cache, and then those that nobody has begun: who comes late, because other programs have its core, finds its slice done. The
+// caller waits for slices that others have begun, never for a thread to wake.
 struct ThreadPool::Team {
-  Team(int threads, int spin_us) : spin_us(spin_us) {
+  Team(int threads, int spin_us) : spin_us(spin_us), claims(static_cast<size_t>(threads)) {
     workers.reserve(static_cast<size_t>(threads - 1));
     try {
       for (int i = 1; i < threads; ++i) workers.emplace_back([this, i] { work(i); });
     } catch (const std::system_error&) {
       // Fewer threads are slower, not wrong.
     }
-    threads_started = static_cast<int>(workers.size()) + 1;  // the first publish() shows it to the workers
+    slices = static_cast<int>(workers.size()) + 1;  // the first publish() shows it to the workers
   }
 
   ~Team() {
@@ -73,16 +77,22 @@ struct ThreadPool::Team {
   void run(const Job& next) {
     const std::lock_guard<std::mutex> turn(callers);
     job = next;
-    pending.store(threads_started - 1);
-    publish();
-    run_slice(job, 0, threads_started);
-    wait(caller_asleep, done, [this] { return pending.load() == 0; });
+    unfinished.store(slices);
+    const uint64_t turn_number = publish();
+    run_slices(0, turn_number);
+    wait(caller_asleep, done, [this] { return unfinished.load() == 0; });
   }
 
  private:
-  void publish() {
-    epoch.fetch_add(1);
+  // The last turn in which the slice was claimed; alone in its cache line, as different threads write neighbours.
+  struct alignas(64) Claim {
+    std::atomic<uint64_t> turn{0};
+  };
+
+  uint64_t publish() {
+    const uint64_t turn = epoch.fetch_add(1) + 1;
     wake(workers_asleep, start);
+    return turn;
   }
 
   void wake(std::atomic<int>& asleep, std::condition_variable& condition) {
@@ -100,26 +110,43 @@ struct ThreadPool::Team {
     asleep.fetch_sub(1);
   }
 
+  // Every slice is claimed in every turn, so one that may be claimed in this turn was last claimed in the one before. A thread whose
+  // turn is over claims nothing. `job` stays as it is from a claim to the end of its slice.
+  bool claim(int slice, uint64_t turn) {
+    uint64_t before = turn - 1;
+    return claims[static_cast<size_t>(slice)].turn.compare_exchange_strong(before, turn);
+  }
+
+  void run_slices(int own, uint64_t turn) {
+    const int count = slices;
+    for (int i = 0; i < count; ++i) {
+      const int slice = own + i < count ? own + i : own + i - count;
+      if (!claim(slice, turn)) continue;
+      run_slice(job, slice, count);
+      if (unfinished.fetch_sub(1) == 1) wake(caller_asleep, done);
+    }
+  }
+
   void work(int thread) {
     uint64_t seen = 0;
     for (;;) {
       wait(workers_asleep, start, [&] { return epoch.load() != seen; });
-      ++seen;  // the caller waits for all workers, so none falls behind by two
+      seen = epoch.load();
       if (stop.load()) return;
-      run_slice(job, thread, threads_started);
-      if (pending.fetch_sub(1) == 1) wake(caller_asleep, done);
+      run_slices(thread, seen);
     }
   }
 
   const int spin_us;
-  int threads_started = 1;
+  int slices = 1;
   Job job;
   std::mutex callers, mutex;
   std::condition_variable start, done;
   std::atomic<bool> stop{false};
+  std::vector<Claim> claims;
   alignas(64) std::atomic<uint64_t> epoch{0};
   std::atomic<int> workers_asleep{0};
-  alignas(64) std::atomic<int> pending{0};
+  alignas(64) std::atomic<int> unfinished{0};
   std::atomic<int> caller_asleep{0};
   std::vector<std::thread> workers;
 };

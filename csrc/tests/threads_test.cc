@@ -62,6 +62,26 @@ void check_short_jobs() {
   }
 }
 
+// A job shorter than a sleeping thread's waking is done by the caller alone.
+void check_late_workers() {
+  struct Job {
+    std::thread::id caller = std::this_thread::get_id();
+    std::atomic<int> by_caller{0};
+  };
+  ThreadPool pool(4, 0);
+  int alone = 0;
+  for (int i = 0; i < 200; ++i) {
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+    Job job;
+    pool.run(4, [](void* ctx, int64_t) {
+      Job& j = *static_cast<Job*>(ctx);
+      if (std::this_thread::get_id() == j.caller) ++j.by_caller;
+    }, &job);
+    alone += job.by_caller == 4;
+  }
+  expect(alone > 0, "the caller takes the slices of threads that come late");
+}
+
 void check_several_callers() {
   ThreadPool pool(3);
   std::atomic<bool> ok{true};
@@ -132,6 +152,7 @@ int main() {
   check_cpu();
   check_parts();
   check_short_jobs();
+  check_late_workers();
   check_several_callers();
   check_fork();
   std::printf(failures ? "%d failures\n" : "all passed\n", failures);
