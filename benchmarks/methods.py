@@ -35,10 +35,14 @@ RUNS: dict[str, list[str]] = {
     "bwn": ["method.name=bwn"],
     "fgq-4": ["method.name=fgq", "method.group_size=4"],
     "tga": ["method.name=tga"],
-    "binary-connect": ["method.name=binary-connect"],
-    "ternary-connect": ["method.name=ternary-connect"],
+    "binary-connect": ["method.name=binary-connect", "method.scale=data"],  # ±1 would drown the float network's latents
+    "ternary-connect": ["method.name=ternary-connect", "method.scale=data"],
     "seq": ["method.name=seq"],
-    "deep-compression": ["deep_compression.sparsity=0.8", "deep_compression.share_epoch=8"],
+    "deep-compression": [
+        "deep_compression.sparsity=0.8",
+        "deep_compression.bits_conv=5",
+        "deep_compression.share_epoch=8",
+    ],
 }
 
 
