@@ -7,6 +7,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "kernels/baked/baked.h"
 #include "kernels/conv/conv.h"
 #include "runtime/session.h"
 
@@ -95,6 +96,23 @@ void describe(const StepInfo& step, tk_step_info* info) {
   info->nonzero = step.nonzero;
   info->packed_bytes = step.packed_bytes;
   info->macs = step.macs;
+  info->code_bytes = step.code_bytes;
+  info->dense_nanoseconds = step.dense_nanoseconds;
+  info->baked_nanoseconds = step.baked_nanoseconds;
+}
+
+struct KernelName {
+  const char *name, *isa;
+};
+
+// The convolution kernels of this CPU, preferred first; the one that needs no packing by its own name.
+std::vector<KernelName> kernel_names() {
+  const ConvKernel* kernels[64];
+  const size_t count = conv_kernels(nullptr, kernels, 64);
+  std::vector<KernelName> names;
+  if (BakedConv::available(nullptr)) names.push_back({BakedConv::name(), BakedConv::isa()});
+  for (size_t i = 0; i < count; ++i) names.push_back({kernels[i]->name, kernels[i]->isa});
+  return names;
 }
 
 }  // namespace
@@ -176,16 +194,13 @@ tk_status tk_session_profile(tk_session* session, const tk_tensor* inputs, size_
   });
 }
 
-size_t tk_kernel_count(void) {
-  const tritkit::ConvKernel* kernels[64];
-  return tritkit::conv_kernels(nullptr, kernels, 64);
-}
+size_t tk_kernel_count(void) { return tritkit::kernel_names().size(); }
 
 tk_status tk_kernel(size_t index, const char** name, const char** isa, tk_error* error) {
   return guarded(error, [&] {
-    const tritkit::ConvKernel* kernels[64];
-    if (!name || !isa || index >= tritkit::conv_kernels(nullptr, kernels, 64)) bad_argument("there is no such kernel");
-    *name = kernels[index]->name;
-    *isa = kernels[index]->isa;
+    const std::vector<tritkit::KernelName> kernels = tritkit::kernel_names();
+    if (!name || !isa || index >= kernels.size()) bad_argument("there is no such kernel");
+    *name = kernels[index].name;
+    *isa = kernels[index].isa;
   });
 }

@@ -1,9 +1,11 @@
 // The weighted step: weights packed for the first kernel that fits, zero point folded into the bias.
 #include <algorithm>
+#include <chrono>
 #include <new>
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "kernels/baked/baked.h"
 #include "kernels/copy/copy.h"
 #include "runtime/steps.h"
 
@@ -14,12 +16,17 @@ class ConvStep final : public Step {
  public:
   ConvStep(const StepContext& context, const PlannedNode& node, const Conv& conv);
   void run(const Frame& frame, int64_t part, int64_t parts) const override;
+  int64_t scratch_bytes() const override { return baked_ ? static_cast<int64_t>(baked_->scratch_bytes()) : 0; }
+  void tune(const Frame& frame) override;
 
  private:
+  bool use_baked(int64_t batch) const { return baked_ && batch >= baked_from_; }
+  void bake(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights);
+  int64_t time(const Frame& frame);
   void choose_kernel(const StepContext& context, const Conv& conv);
   void fold(const Conv& conv, float x_scale, int32_t x_zero, float y_scale);
   void set_outputs(const StepContext& context, const PlannedNode& node, const Conv& conv);
-  void pack(const Conv& conv);
+  void pack(const StepContext& context, const Conv& conv, const Window& window);
   ConvRange range(int64_t batch, int64_t part, int64_t parts) const;
 
   const ConvKernel* kernel_ = nullptr;
@@ -29,6 +36,8 @@ class ConvStep final : public Step {
   Place x_, y_, residual_;
   int64_t x_shift_ = 0;  // from pixel (0, 0) back to where the first tap reads
   AlignedBuffer packed_, bias_, multiplier_;
+  std::unique_ptr<BakedConv> baked_;  // null: only kernel_ runs
+  int64_t baked_from_ = 1;            // the smallest batch it runs
 };
 
 // [O, C, kh, kw] to the kernels' [O, kh, kw, C].
@@ -66,12 +75,13 @@ ConvStep::ConvStep(const StepContext& context, const PlannedNode& node, const Co
   choose_kernel(context, conv);
   set_outputs(context, node, conv);
   fold(conv, x.scale, x.zero, own.scale);
-  pack(conv);
+  pack(context, conv, node.window);
   info.weights = static_cast<int64_t>(conv.codes.size());
   info.nonzero = info.weights - std::count(conv.codes.begin(), conv.codes.end(), int8_t{0});
   info.packed_bytes = static_cast<int64_t>(packed_.size());
   info.macs = info.weights * own.height * own.width;
-  info.kernel = kernel_->name;
+  info.kernel = baked_ ? BakedConv::name() : kernel_->name;
+  info.code_bytes = baked_ ? static_cast<int64_t>(baked_->code_bytes()) : 0;
   nanoseconds = info.macs / 100;
   split_panels_ = panels_ > 1 && info.packed_bytes > x_.bytes;
 }
@@ -126,7 +136,7 @@ void ConvStep::fold(const Conv& conv, float x_scale, int32_t x_zero, float y_sca
   args_.multiplier = multiplier;
 }
 
-void ConvStep::pack(const Conv& conv) {
+void ConvStep::pack(const StepContext& context, const Conv& conv, const Window& window) {
   const size_t bytes = kernel_->packed_bytes(args_.shape, conv.ternary);
   if (static_cast<int64_t>(bytes) > physical_memory() || bytes > SIZE_MAX / 2) throw std::bad_alloc();
   packed_ = AlignedBuffer(bytes);
@@ -139,6 +149,54 @@ void ConvStep::pack(const Conv& conv) {
   }
   kernel_->pack(args_.shape, weights, packed_.data());
   args_.packed = packed_.data();
+  bake(context, conv, window, weights);
+}
+
+void ConvStep::bake(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights) {
+  const Options& options = context.options;
+  const bool always = options.engine == Engine::baked;
+  if (!conv.ternary || (options.engine != Engine::fastest && !always)) return;
+  const BakedPads pads{window.top, window.left, window.bottom, window.right};
+  baked_ = BakedConv::make(args_.shape, pads, weights, options.isa.empty() ? nullptr : options.isa.c_str(), *context.code_left, always);
+  if (baked_) *context.code_left -= baked_->code_bytes();
+}
+
+// Both ways are timed on one image; for batches, whose code is read from memory once for many images, the estimate of the cycles is
+// corrected by what was measured.
+void ConvStep::tune(const Frame& frame) {
+  if (!baked_) return;
+  constexpr int64_t kBatches[] = {1, 2, 4, 8, 16, 32};
+  baked_from_ = INT64_MAX;
+  info.dense_nanoseconds = time(frame);
+  baked_from_ = 1;
+  info.baked_nanoseconds = time(frame);
+  const double correction = static_cast<double>(info.baked_nanoseconds) / baked_->cycles(1);
+  baked_from_ = 0;
+  for (const int64_t batch : kBatches) {
+    const double baked = correction * baked_->cycles(batch), dense = static_cast<double>(info.dense_nanoseconds * batch);
+    if (baked_from_ == 0 && baked < dense) baked_from_ = batch;
+  }
+  if (baked_from_ == 1) return;
+  info.kernel = kernel_->name;
+  if (baked_from_ > 1) {
+    info.kernel += std::string(" / ") + BakedConv::name() + " from batch " + std::to_string(baked_from_);
+  } else {
+    baked_ = nullptr;
+    info.code_bytes = 0;
+  }
+}
+
+// The least time of a few runs on this thread.
+int64_t ConvStep::time(const Frame& frame) {
+  constexpr int kRuns = 4;
+  int64_t best = INT64_MAX;
+  for (int i = 0; i < kRuns; ++i) {
+    const auto before = std::chrono::steady_clock::now();
+    run(frame, 0, 1);
+    const auto taken = std::chrono::steady_clock::now() - before;
+    best = std::min<int64_t>(best, std::chrono::duration_cast<std::chrono::nanoseconds>(taken).count());
+  }
+  return best;
 }
 
 ConvRange ConvStep::range(int64_t batch, int64_t part, int64_t parts) const {
@@ -164,6 +222,10 @@ void ConvStep::run(const Frame& frame, int64_t part, int64_t parts) const {
     fill_halo(y_.image, frame.codes(y_), images.begin, images.end);
   }
   if (args.output == ConvOutput::requantize_add) args.r = frame.codes(residual_);
+  if (use_baked(frame.batch)) {
+    baked_->run(args, frame.batch, part, parts, frame.scratch + part * frame.scratch_bytes);
+    return;
+  }
   const ConvRange range = this->range(frame.batch, part, parts);
   if (range.pixel_begin < range.pixel_end && range.panel_begin < range.panel_end) kernel_->run(args, range);
 }

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 #if defined(__linux__)
 #include <sched.h>
@@ -55,23 +56,33 @@ std::string chosen_isa(const char* given) {
   return isa;
 }
 
+Engine chosen_engine(const std::string& name) {
+  if (name == "auto") return Engine::fastest;
+  if (name == "dense") return Engine::dense;
+  if (name == "baked") return Engine::baked;
+  if (name == "reference") return Engine::reference;
+  bad_argument("engine is " + quoted(name) + ", allowed are auto, dense, baked and reference");
+}
+
 }  // namespace
 
 Options resolve(const tk_options* given) {
   tk_options known{};
   if (given) {
     if (given->size < offsetof(tk_options, engine) + sizeof known.engine) bad_argument("tk_options.size is not sizeof(tk_options)");
-    known = *given;
+    std::memcpy(&known, given, given->size < sizeof known ? given->size : sizeof known);  // a caller's struct may be older
   }
   if (known.threads < 0 || known.threads > max_threads) {
     bad_argument("threads is " + std::to_string(known.threads) + ", allowed are 1 to 1024, or 0 for all CPUs of this process");
   }
-  const std::string engine = known.engine ? known.engine : "auto";
-  if (engine != "auto" && engine != "reference") bad_argument("engine is " + quoted(engine) + ", allowed are auto and reference");
+  if (known.code_limit < -1) {
+    bad_argument("code_limit is " + std::to_string(known.code_limit) + ", allowed are a number of bytes, 0 for 64 MiB, or -1 for none");
+  }
   Options options;
   options.threads = known.threads > 0 ? known.threads : default_threads();
   options.isa = chosen_isa(known.isa);
-  options.reference = engine == "reference";
+  options.engine = chosen_engine(known.engine ? known.engine : "auto");
+  if (known.code_limit != 0) options.code_limit = known.code_limit < 0 ? 0 : static_cast<size_t>(known.code_limit);
   return options;
 }
 

@@ -1,15 +1,20 @@
 // tk_options with the environment and the defaults applied, and checked.
 #pragma once
+#include <cstddef>
 #include <string>
 
 #include "tritkit.h"
 
 namespace tritkit {
 
+// Which convolutions run: the fastest of all, only dense kernels, the zero-skipping ones wherever they can, or the plain loops.
+enum class Engine { fastest, dense, baked, reference };
+
 struct Options {
   int threads = 1;
   std::string isa;  // empty: no limit
-  bool reference = false;
+  Engine engine = Engine::fastest;
+  size_t code_limit = size_t{64} << 20;  // bytes of machine code made for zero-skipping convolutions
 };
 
 Options resolve(const tk_options* given);

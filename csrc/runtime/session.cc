@@ -1,5 +1,6 @@
 #include "runtime/session.h"
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 
@@ -63,9 +64,10 @@ Session::Session(std::string_view file, const Options& options) : pool_(options.
   const std::vector<PlannedNode> nodes = simplify(graph);
   const Layout layout = lay_out(graph, nodes);
   const ConvKernel* kernels[max_kernels];
-  const char* isa = options.reference ? "scalar" : options.isa.empty() ? nullptr : options.isa.c_str();
+  const char* isa = options.engine == Engine::reference ? "scalar" : options.isa.empty() ? nullptr : options.isa.c_str();
   const size_t kernel_count = conv_kernels(isa, kernels, max_kernels);
-  const StepContext context{graph, layout, kernels, kernel_count};
+  size_t code_left = options.code_limit;
+  const StepContext context{graph, layout, kernels, kernel_count, options, &code_left};
   for (const PlannedNode& node : nodes) steps_.push_back(make_step(context, node));
   for (int index : graph.inputs) inputs_.push_back(graph.values[index]);
   for (int index : graph.outputs) outputs_.push_back(graph.values[index]);
@@ -73,7 +75,17 @@ Session::Session(std::string_view file, const Options& options) : pool_(options.
   image_bytes_ = layout.arena_bytes;
   input_data_.resize(inputs_.size());
   output_data_.resize(outputs_.size());
+  for (const auto& step : steps_) scratch_bytes_ = std::max(scratch_bytes_, round_up(step->scratch_bytes(), 64));
+  scratch_ = AlignedBuffer(static_cast<size_t>(checked_mul(scratch_bytes_, pool_.size())));
+  if (options.engine == Engine::fastest && scratch_bytes_ > 0) tune();
   ForkGuard::add(this);
+}
+
+// Steps that know several ways to run try them on an image of zeros: what an image holds does not change the time.
+void Session::tune() {
+  check_memory(1);
+  reserve(1);
+  for (const auto& step : steps_) step->tune({1, arena_.data(), nullptr, nullptr, nullptr, scratch_.data(), scratch_bytes_});
 }
 
 Session::~Session() { ForkGuard::remove(this); }
@@ -122,7 +134,7 @@ void Session::run(const tk_tensor* inputs, size_t input_count, const tk_tensor* 
   for (size_t i = 0; i < input_count; ++i) input_data_[i] = static_cast<const float*>(inputs[i].data);
   for (size_t i = 0; i < output_count; ++i) output_data_[i] = static_cast<float*>(outputs[i].data);
   std::atomic<int64_t> nan_image{-1};
-  execute({batch, arena_.data(), input_data_.data(), output_data_.data(), &nan_image}, nanoseconds);
+  execute({batch, arena_.data(), input_data_.data(), output_data_.data(), &nan_image, scratch_.data(), scratch_bytes_}, nanoseconds);
   if (nan_image >= 0) bad_argument("image " + std::to_string(nan_image) + " gives a NaN in a float32 layer, which cannot be quantized");
 }
 

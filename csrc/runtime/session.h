@@ -36,6 +36,7 @@ class Session {
   void check_memory(int64_t batch) const;
   void reserve(int64_t batch);
   void execute(const Frame& frame, int64_t* nanoseconds);
+  void tune();
 
   std::vector<Value> inputs_, outputs_;
   std::vector<std::pair<std::string, std::string>> metadata_;
@@ -43,7 +44,8 @@ class Session {
   int64_t image_bytes_ = 0;  // of the arena, an image
   ThreadPool pool_;
   std::mutex turn_;
-  AlignedBuffer arena_;
+  AlignedBuffer arena_, scratch_;
+  int64_t scratch_bytes_ = 0;  // a thread
   std::vector<const float*> input_data_;
   std::vector<float*> output_data_;
   Session* next_ = nullptr;  // all sessions, for the fork handlers

@@ -27,6 +27,8 @@ struct Frame {
   const float* const* inputs = nullptr;
   float* const* outputs = nullptr;
   std::atomic<int64_t>* nan_image = nullptr;  // set by a step that meets a NaN it cannot quantize
+  uint8_t* scratch = nullptr;  // working memory of part 0 of a step, `scratch_bytes` before that of part 1, ...
+  int64_t scratch_bytes = 0;
 
   uint8_t* codes(const Place& place) const { return arena + place.offset * batch + place.origin; }
   const float* floats(const Place& place) const {
@@ -40,7 +42,8 @@ struct Frame {
 struct StepInfo {
   std::string name, op, kernel = "scalar";
   Value input, output;
-  int64_t weights = 0, nonzero = 0, packed_bytes = 0, macs = 0;
+  int64_t weights = 0, nonzero = 0, packed_bytes = 0, macs = 0, code_bytes = 0;
+  int64_t dense_nanoseconds = 0, baked_nanoseconds = 0;  // of an image on one thread, where both were timed
 };
 
 class Step {
@@ -48,6 +51,10 @@ class Step {
   virtual ~Step() = default;
   // Part `part` of `parts` of the work; parts run at the same time on different threads. No allocation, no exception.
   virtual void run(const Frame& frame, int64_t part, int64_t parts) const = 0;
+  // Bytes of working memory that a part needs.
+  virtual int64_t scratch_bytes() const { return 0; }
+  // Times its ways to run one image and keeps what is fastest.
+  virtual void tune(const Frame&) {}
 
   StepInfo info;
   int64_t nanoseconds = 0;  // an image's rough cost on one thread: is it worth waking others?

@@ -4,6 +4,7 @@
 
 #include "kernels/conv/conv.h"
 #include "runtime/layout.h"
+#include "runtime/options.h"
 
 namespace tritkit {
 
@@ -12,6 +13,8 @@ struct StepContext {
   const Layout& layout;
   const ConvKernel* const* kernels;  // allowed ones, preferred first
   size_t kernel_count;
+  const Options& options;
+  size_t* code_left;  // of options.code_limit
 };
 
 std::unique_ptr<Step> make_step(const StepContext& context, const PlannedNode& node);

@@ -33,7 +33,7 @@ class CError(ctypes.Structure):
 class COptions(ctypes.Structure):
     """tk_options"""
 
-    _fields_ = (("size", c_size_t), ("threads", c_int32), ("isa", c_char_p), ("engine", c_char_p))
+    _fields_ = (("size", c_size_t), ("threads", c_int32), ("isa", c_char_p), ("engine", c_char_p), ("code_limit", c_int64))
 
 
 class CTensor(ctypes.Structure):
@@ -63,6 +63,9 @@ class CStepInfo(ctypes.Structure):
         ("nonzero", c_int64),
         ("packed_bytes", c_int64),
         ("macs", c_int64),
+        ("code_bytes", c_int64),
+        ("dense_nanoseconds", c_int64),
+        ("baked_nanoseconds", c_int64),
     )
 
 

@@ -43,7 +43,12 @@ class ValueInfo:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """One step of the plan (several nodes may be fused into one). Shapes are of one image."""
+    """One step of the plan (several nodes may be fused into one). Shapes are of one image.
+
+    code_bytes: machine code made for the step, 0 where it has none.
+    dense_microseconds, baked_microseconds: an image on one thread without and with that code, as timed when the session was
+        opened; None where there was nothing to choose.
+    """
 
     name: str
     op: str
@@ -54,6 +59,9 @@ class StepInfo:
     density: float | None
     packed_bytes: int
     macs: int
+    code_bytes: int
+    dense_microseconds: float | None
+    baked_microseconds: float | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,10 @@ class Session:
 
     model: path of an ONNX file as docs/format.md describes it, or its bytes.
     threads: 1 to 1024; None takes TRITKIT_THREADS, else all CPUs this process may use.
-    engine: "auto" picks the fastest kernels, "reference" the plain loops that define the result.
+    engine: "auto" takes the fastest way for each layer, tried while the session opens; "dense" makes no machine code; "baked"
+        makes zero-skipping code for every ternary convolution that it can run; "reference" takes the plain loops that define
+        the result.
+    code_limit: bytes of machine code that the session may make; None: 64 MiB, 0: none.
     isa: use no newer instructions than these ("scalar", "avx2", "avxvnni", "avx512vnni"); None: all this CPU has;
         TRITKIT_ISA overrides it. The result never depends on it.
 
@@ -89,11 +100,12 @@ class Session:
         threads: int | None = None,
         engine: str = "auto",
         isa: str | None = None,
+        code_limit: int | None = None,
     ) -> None:
         self._handle: Handle | None = None
         self._lib, opened = library(), c_void_p()
         options = COptions(
-            ctypes.sizeof(COptions), _thread_count(threads), isa.encode() if isa else None, engine.encode()
+            ctypes.sizeof(COptions), _thread_count(threads), isa.encode() if isa else None, engine.encode(), _code_limit(code_limit)
         )
         error = CError()
         if isinstance(model, bytes):
@@ -171,6 +183,9 @@ class Session:
                     density=info.nonzero / info.weights if info.weights else None,
                     packed_bytes=info.packed_bytes,
                     macs=info.macs,
+                    code_bytes=info.code_bytes,
+                    dense_microseconds=info.dense_nanoseconds / 1e3 or None,
+                    baked_microseconds=info.baked_nanoseconds / 1e3 or None,
                 )
             )
         return rows
@@ -278,6 +293,15 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _code_limit(given: int | None) -> int:
+    """As tk_options has it: 0 is the default, -1 none."""
+    if given is None:
+        return 0
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**63:
+        raise UserError(f"code_limit must be a number of bytes, 0 or more, got {given!r}")
+    return given or -1
 
 
 def _thread_count(threads: int | None) -> int:

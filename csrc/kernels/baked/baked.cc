@@ -1,0 +1,110 @@
+#include "kernels/baked/baked.h"
+
+#include <algorithm>
+
+#include "base/cpu.h"
+
+namespace tritkit {
+namespace {
+
+constexpr double kDecodedCode = 28 * 1024, kNearCode = 640 * 1024;  // bytes of code that stay decoded; that stay in the second cache
+
+int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Part `part` of `parts` even shares of `units`, from where to where.
+struct Share {
+  int64_t begin, end;
+};
+Share share_of(int64_t units, int64_t part, int64_t parts) { return {units * part / parts, units * (part + 1) / parts}; }
+
+}  // namespace
+
+BakedConv::BakedConv(const ConvShape& shape, const BakedPads& pads) : shape_(shape), geometry_(shape, pads) {
+  image_blocks_ = geometry_.blocks_of_image(&image_bands_);
+}
+
+bool BakedConv::available(const char* isa_limit) {
+#if defined(__x86_64__) && defined(__unix__)
+  return cpu_has_isa(isa()) && (!isa_limit || isa_rank(isa_limit) >= isa_rank(isa()));
+#else
+  (void)isa_limit;
+  return false;
+#endif
+}
+
+std::unique_ptr<BakedConv> BakedConv::make(const ConvShape& shape, const BakedPads& pads, const ConvWeights& weights,
+                                           const char* isa_limit, size_t code_limit, bool always) {
+  if (!available(isa_limit)) return nullptr;
+  std::unique_ptr<BakedConv> conv(new BakedConv(shape, pads));
+  if (!weights.plus || !conv->geometry_.fits() || (shape.groups > 1 && shape.in_channels / shape.groups % 4 != 0)) return nullptr;
+  conv->estimate(weights);
+  if (!always && (conv->code_size_ > static_cast<double>(code_limit) || !conv->promising())) return nullptr;
+  BakedProgram program = bake(shape, conv->geometry_, weights, code_limit);
+  if (program.code.empty()) return nullptr;
+  conv->code_ = CodeMemory(program.code);
+  conv->panels_ = std::move(program.panels);
+  conv->instructions_ = static_cast<double>(program.instructions);
+  conv->code_size_ = static_cast<double>(program.code.size());
+  return conv->code_ ? std::move(conv) : nullptr;
+}
+
+// Every weight that is not zero is an instruction of 6 bytes, and a tile loads what any of its outputs needs with one of 10.
+void BakedConv::estimate(const ConvWeights& weights) {
+  const int64_t inputs = geometry_.channels() * shape_.kernel_h * shape_.kernel_w, count = shape_.out_channels * inputs;
+  const double nonzero = static_cast<double>(count - std::count(weights.codes, weights.codes + count, int8_t{0}));
+  const double loads = std::min(nonzero, static_cast<double>(up(shape_.out_channels, kBakedSums) * inputs));
+  instructions_ = nonzero + loads;
+  code_size_ = 6 * nonzero + 10 * loads;
+}
+
+// Dense kernels do 90 to 125 multiply-adds a cycle, where a CPU multiplies two vectors of bytes in one; half of that elsewhere.
+bool BakedConv::promising() const {
+  const double macs = static_cast<double>(shape_.out_h * shape_.out_w * shape_.out_channels * geometry_.channels() * shape_.kernel_h * shape_.kernel_w);
+  return std::min(cycles(1), cycles(16) / 16) < macs / 100;
+}
+
+size_t BakedConv::scratch_bytes() const {
+#if defined(__x86_64__) && defined(__unix__)
+  return baked_scratch_bytes(geometry_);
+#else
+  return 0;
+#endif
+}
+
+// Each thread its own weights, where both read all pixels: little work is done twice, and less code passes through each core's caches.
+bool BakedConv::split_panels(int64_t batch, int64_t parts) const {
+  const int64_t panels = static_cast<int64_t>(panels_.size()), most = up(panels, parts);
+  return batch < 2 * parts && panels >= parts && 10 * most * parts <= 11 * panels;
+}
+
+void BakedConv::run(const ConvArgs& args, int64_t batch, int64_t part, int64_t parts, uint8_t* scratch) const {
+#if defined(__x86_64__) && defined(__unix__)
+  const int64_t panels = static_cast<int64_t>(panels_.size()), rows = batch * shape_.out_h;
+  BakedWork work{args, geometry_, panels_.data(), panels, code_.data(), 0, rows, scratch};
+  if (parts > 1 && split_panels(batch, parts)) {
+    const Share share = share_of(panels, part, parts);
+    work.panels += share.begin;
+    work.panel_count = share.end - share.begin;
+  } else {
+    const int64_t grain = batch >= parts ? shape_.out_h : 1;
+    const Share share = share_of(rows / grain, part, parts);
+    work.row_begin = share.begin * grain;
+    work.row_end = share.end * grain;
+  }
+  run_baked_avx512vnni(work);
+#else
+  (void)args, (void)batch, (void)part, (void)parts, (void)scratch;
+#endif
+}
+
+double BakedConv::cycles(int64_t batch) const {
+  constexpr double kHot = 1 / 3.8, kCold = 1 / 1.8, kFar = 1 / 1.2;  // cycles an instruction: decoded before, from the second cache, the third
+  const int64_t of_band = geometry_.images_of_band();
+  const double blocks = static_cast<double>(batch * image_blocks_);
+  const double bands = static_cast<double>(of_band > 0 ? up(batch, of_band) : batch * image_bands_);
+  const double first = code_size_ > kNearCode ? kFar : code_size_ > kDecodedCode ? kCold : kHot;
+  const double around = 5.0 * static_cast<double>(geometry_.channels() * shape_.groups) + 16.0 * static_cast<double>(shape_.out_channels);
+  return instructions_ * (bands * first + (blocks - bands) * kHot) + blocks * around;
+}
+
+}  // namespace tritkit

@@ -1,0 +1,60 @@
+// The zero-skipping convolution: its ternary weights are machine code of 16-bit additions and subtractions of 32 pixels at a time,
+// and a weight of zero is no instruction. Same arguments, same bits as the kernels of conv.h.
+#pragma once
+#include <memory>
+
+#include "base/code_memory.h"
+#include "kernels/baked/program.h"
+
+namespace tritkit {
+
+class BakedConv {
+ public:
+  // Null where the CPU or `isa_limit` (as in conv_kernels) lacks AVX-512, the shape does not fit, the code would pass `code_limit`
+  // bytes, the system refuses executable memory, or (unless `always`) an estimate finds no batch for which it would be faster than
+  // a dense kernel.
+  static std::unique_ptr<BakedConv> make(const ConvShape& shape, const BakedPads& pads, const ConvWeights& weights,
+                                         const char* isa_limit, size_t code_limit, bool always);
+  // Whether this CPU and `isa_limit` allow it.
+  static bool available(const char* isa_limit);
+  static const char* name() { return "avx512_baked"; }
+  static const char* isa() { return "avx512vnni"; }
+
+  // Part `part` of `parts` of `batch` images; `args` as for a kernel of conv.h, without packed weights. No allocation; parts may
+  // run at the same time with scratch memory of their own, 64-byte aligned.
+  void run(const ConvArgs& args, int64_t batch, int64_t part, int64_t parts, uint8_t* scratch) const;
+
+  size_t scratch_bytes() const;
+  size_t code_bytes() const { return code_.size(); }
+  // An estimate of the cycles of a batch on one thread.
+  double cycles(int64_t batch) const;
+
+ private:
+  BakedConv(const ConvShape& shape, const BakedPads& pads);
+  void estimate(const ConvWeights& weights);
+
+  ConvShape shape_;
+  BakedGeometry geometry_;
+  bool promising() const;
+  bool split_panels(int64_t batch, int64_t parts) const;
+
+  std::vector<BakedPanel> panels_;
+  CodeMemory code_;
+  int64_t image_blocks_ = 0, image_bands_ = 0;  // of one image
+  double instructions_ = 0, code_size_ = 0;     // of the code once through; an estimate before it is made
+};
+
+// What an instruction set's file runs: some panels on some output rows, counted over all images.
+struct BakedWork {
+  const ConvArgs& args;
+  const BakedGeometry& geometry;
+  const BakedPanel* panels;
+  int64_t panel_count;
+  const uint8_t* code;
+  int64_t row_begin, row_end;
+  uint8_t* scratch;
+};
+void run_baked_avx512vnni(const BakedWork& work);
+size_t baked_scratch_bytes(const BakedGeometry& geometry);  // of one thread
+
+}  // namespace tritkit
