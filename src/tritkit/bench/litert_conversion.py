@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tritkit.bench.rewriting import without_strided_slices
 from tritkit.bench.workload import Workload
 
 
@@ -18,7 +19,7 @@ def convert(work: Workload, batch: int, folder: Path) -> None:
     import torch
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
-    net: Any = work.network()
+    net: Any = without_strided_slices(work.network())  # slices with steps are not for its delegate: a third slower
     example = torch.from_numpy(work.images(batch))
     if example.ndim == 4:
         outputs = [0] if net(example).ndim == 4 else None

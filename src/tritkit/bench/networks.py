@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def architecture(name: str) -> tuple[nn.Module, Shape]:
         return _conv(*(int(v) for v in conv.groups(default="1")))
     if linear := _LINEAR.fullmatch(name):
         inputs, outputs = (_positive(int(v)) for v in linear.groups())
-        return nn.Sequential(nn.Linear(inputs, outputs)), Shape("linear", (inputs,), positive=True)
+        return nn.Sequential(OrderedDict(linear=nn.Linear(inputs, outputs))), Shape("linear", (inputs,), positive=True)
     try:
         return build(name, 1000), Shape("network", (3, 224, 224))
     except UserError as error:
@@ -75,9 +76,8 @@ def _conv(inputs: int, outputs: int, height: int, width: int, kernel: int, strid
     for value in (inputs, outputs, height, width, kernel, stride):
         _positive(value)
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU()), Shape(
-        "conv", (inputs, height, width), positive=True
-    )
+    layers = OrderedDict[str, nn.Module](conv=conv, bn=nn.BatchNorm2d(outputs), relu=nn.ReLU())
+    return nn.Sequential(layers), Shape("conv", (inputs, height, width), positive=True)
 
 
 def _positive(value: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tritkit.errors import UserError
 
 SCALES = ("symmetric", "asymmetric")
+ISAS = ("scalar", "avx2", "avxvnni", "avx512vnni")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Plan:
             raise UserError(f"batches must be 1 to 4096, got {list(self.batches)}")
         if not 0 < self.seconds <= 86_400:
             raise UserError(f"seconds must be above 0 and at most a day, got {self.seconds}")
+        if self.isa is not None and self.isa not in ISAS:
+            raise UserError(f"isa must be one of {', '.join(ISAS)}, got {self.isa!r}")
         self.cpus()
 
     def cpus(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from tritkit.bench import clock
 from tritkit.bench.facts import machine_facts
 from tritkit.bench.peers import OURS, load_peer, places
 from tritkit.bench.plan import Plan
+from tritkit.bench.quiet import Others
 from tritkit.bench.stats import fastest, macs_per_cycle, summary
 from tritkit.bench.timing import Timing, measure
 from tritkit.bench.validation import check_ours, check_peer, expected_output
@@ -40,6 +41,7 @@ def run(plan: Plan, say: Say = lambda line: None) -> dict[str, Any]:
     wanted = places(plan.peers)
     _check_named(plan, wanted)
     say(f"making {plan.network}")
+    machine = machine_facts(plan.cpus())
     work = make(plan)
     limit = clock.dot_products_per_cycle()
     cells = [_Cell(plan, work, batch, wanted, limit, say).run() for batch in plan.batches]
@@ -54,7 +56,7 @@ def run(plan: Plan, say: Say = lambda line: None) -> dict[str, Any]:
         "cells": cells,
         "workload": work.facts,
         "limit_macs_per_cycle": limit,
-        "machine": machine_facts(plan.cpus()),
+        "machine": machine,
     }
 
 
@@ -85,9 +87,11 @@ class _Cell:
             engines: dict[str, WorkerProcess] = {}
             rows = [self._ready(name, place, scratch, stack, engines) for name, place in self.wanted.items()]
             self.say(f"batch {self.batch}: timing {len(engines)} engines for {self.plan.seconds:g} s")
+            others = Others(engine.pid for engine in engines.values())
             timing = measure(engines, self.plan.seconds, clock.hertz)
+            busy = others.busy()
             self._finish(rows, engines, timing)
-        return self._facts(rows, timing)
+        return self._facts(rows, timing) | {"others_busy": busy, "rows": rows}
 
     def _ready(self, name: str, place: str, scratch: Path, stack: ExitStack, engines: dict[str, WorkerProcess]) -> Row:
         """A row with status and checks; an engine that may be timed is left stopped in `engines`."""
@@ -173,4 +177,4 @@ class _Cell:
             row = fastest(rows, family)
             facts[f"fastest_{family}"] = row["engine"] if row else None
             facts[f"ratio_to_fastest_{family}"] = row["ratio"] if row else None
-        return facts | {"rows": rows}
+        return facts

@@ -44,6 +44,10 @@ class WorkerProcess:
             env=environment(threads, isa),
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, seconds: float, do: str, **message: Any) -> dict[str, Any]:
         """The answer to a command. Raises WorkerError for an error, after which the process may be used no more where
         it has ended or did not answer within `seconds`.

@@ -91,6 +91,9 @@ def _render(facts: Facts, console: Console) -> None:
         for row in cell["rows"]:
             if row["status"] != "timed":
                 say(console, f"{row['engine']} {row['status']}: {row['note']}")
+        if cell["others_busy"] > _BUSY:
+            count = f"{cell['others_busy']:.1f}"
+            say(console, f"Other programs kept {count} CPUs busy meanwhile: measure again on a quiet machine.")
         say(console, "")
     limit = facts["limit_macs_per_cycle"]
     if limit:
@@ -101,6 +104,7 @@ def _render(facts: Facts, console: Console) -> None:
     say(console, "Ratio: tritkit's median over that engine's. Zero weights count as products.")
 
 
+_BUSY = 0.1  # CPUs
 _COLUMNS = ("engine", "median ms", "p10", "p90", "ratio", "MAC/cycle", "of limit", "file", "model", "process")
 
 

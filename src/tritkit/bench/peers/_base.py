@@ -24,18 +24,20 @@ class PeerError(Exception):
 class Peer(ABC):
     """One engine in one precision. An instance lives in a process of its own.
 
-    family:   "ours", "int8" or "float": which fastest engine it counts for.
-    modules:  what must be importable, and what counts as the engine itself when its memory is measured.
-    packages: what to install for that; their versions are reported.
+    family:     "ours", "int8" or "float": which fastest engine it counts for.
+    modules:    the engine: imported before its memory is measured.
+    converters: what else must be installed to convert networks for it; never imported where it is timed.
+    packages:   what to install for both; their versions are reported.
     """
 
     family: ClassVar[str]
     modules: ClassVar[tuple[str, ...]]
+    converters: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]]
 
     def missing(self) -> str | None:
         """What is not installed and how to get it; None if it can run."""
-        lacking = [m for m in self.modules if not _importable(m)]
+        lacking = [m for m in (*self.modules, *self.converters) if not _importable(m)]
         if not lacking:
             return None
         return f"{', '.join(lacking)} not installed; pip install {' '.join(self.packages)}"

@@ -11,19 +11,20 @@ import numpy as np
 from tritkit.bench.peers._base import Array, Peer, PeerError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from tritkit.bench.workload import Workload
 
 
 class NcnnFloat32(Peer):
     family = "float"
-    modules = ("ncnn", "pnnx")
+    modules = ("ncnn",)
+    converters = ("pnnx", "torch")
     packages = ("ncnn", "pnnx")
 
     def prepare(self, work: Workload, batch: int, folder: Path) -> None:
         import pnnx
         import torch
+
+        from tritkit.bench.rewriting import without_strided_slices
 
         here = Path.cwd()
         os.chdir(folder)  # pnnx writes some files beside the caller
@@ -64,24 +65,3 @@ class NcnnFloat32(Peer):
 
     def file_bytes(self, work: Workload, folder: Path) -> int:
         return sum((folder / name).stat().st_size for name in ("model.ncnn.param", "model.ncnn.bin"))
-
-
-def without_strided_slices(net: nn.Module) -> nn.Module:
-    """The same network with x[:, :, ::s, ::s] written as a pooling of one pixel, since ncnn's slices have no step."""
-    import operator
-
-    import torch
-
-    traced = torch.fx.symbolic_trace(net)
-    for node in list(traced.graph.nodes):
-        if node.op != "call_function" or node.target is not operator.getitem:
-            continue
-        x, index = node.args
-        step = index[2].step if isinstance(index, tuple) and len(index) == 4 else None
-        if index == (slice(None), slice(None), slice(None, None, step), slice(None, None, step)) and step:
-            with traced.graph.inserting_after(node):
-                pooled = traced.graph.call_function(torch.nn.functional.max_pool2d, (x, 1, step))
-            node.replace_all_uses_with(pooled)
-            traced.graph.erase_node(node)
-    traced.recompile()
-    return traced

@@ -19,7 +19,7 @@ _INT8_ACTIVATIONS = 4  # accuracy_level
 
 class OnnxRuntime2Bit(OnnxRuntimeFloat32):
     family = "int8"
-    modules = ("onnxruntime", "onnx")
+    converters = ("onnx",)
     packages = ("onnxruntime", "onnx")
 
     def unsupported(self, facts: dict[str, Any], batch: int) -> str | None:
@@ -34,7 +34,7 @@ class OnnxRuntime2Bit(OnnxRuntimeFloat32):
         from onnx import TensorProto, helper, numpy_helper
 
         state = work.network().state_dict()
-        weight, bias = (state[f"0.{name}"].numpy() for name in ("weight", "bias"))
+        weight, bias = (state[f"linear.{name}"].numpy() for name in ("weight", "bias"))
         outputs, inputs = weight.shape
         arrays = {"packed": _packed(weight), "scales": _scales(weight), "bias": bias}
         node = helper.make_node(

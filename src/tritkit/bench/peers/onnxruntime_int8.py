@@ -19,7 +19,7 @@ _FLOAT = {"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "MatMul", "FusedMatMul",
 
 class OnnxRuntimeInt8(OnnxRuntimeFloat32):
     family = "int8"
-    modules = ("onnxruntime", "onnx")
+    converters = ("onnx",)
     packages = ("onnxruntime", "onnx")
 
     def prepare(self, work: Workload, batch: int, folder: Path) -> None:

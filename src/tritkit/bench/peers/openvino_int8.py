@@ -13,12 +13,9 @@ if TYPE_CHECKING:
 
 class OpenVinoInt8(OpenVinoFloat32):
     family = "int8"
-    modules = ("openvino",)
+    converters = ("nncf",)
     packages = ("openvino", "nncf")
     _expected = ("u8", "i8")
-
-    def missing(self) -> str | None:
-        return super().missing() or _nncf_missing()
 
     def prepare(self, work: Workload, batch: int, folder: Path) -> None:
         import nncf
@@ -35,9 +32,3 @@ class OpenVinoInt8(OpenVinoFloat32):
         )
         openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
         plain.unlink()
-
-
-def _nncf_missing() -> str | None:
-    from importlib.util import find_spec
-
-    return None if find_spec("nncf") else "nncf not installed; pip install nncf openvino"

@@ -1,0 +1,163 @@
+"""Makes docs/performance.md of performance_intro.md and the records in results/performance/. Runs nothing.
+
+python benchmarks/performance_page.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from performance import DENSITY, MATRIX, RESULTS, ROOT, cells
+
+PAGE = ROOT / "docs" / "performance.md"
+INTRO = ROOT / "benchmarks" / "performance_intro.md"
+NOISE = 0.1  # CPUs that others may keep busy before a record is marked
+
+TITLES = {
+    "resnet20": "ResNet-20, images of 32x32",
+    "resnet18": "ResNet-18, images of 224x224",
+    "resnet50": "ResNet-50, images of 224x224",
+    "alexnet-bn": "AlexNet with batch norm, images of 224x224",
+    "linear:4096x4096": "A linear layer, 4096 to 4096",
+    "conv:64x64x56x56k3": "A 3x3 convolution, 64 to 64 channels, 56x56 pixels",
+}
+
+
+def records() -> dict[str, list[dict[str, Any]]]:
+    """The records of each network, in the order of the matrix."""
+    found: dict[str, list[dict[str, Any]]] = {network: [] for network in MATRIX}
+    for cell in cells():
+        path = RESULTS / f"{cell.name}.json"
+        if path.is_file():
+            found[cell.network].append(json.loads(path.read_text()))
+    return {network: rows for network, rows in found.items() if rows}
+
+
+def page(found: dict[str, list[dict[str, Any]]]) -> str:
+    """The page as Markdown."""
+    parts = [INTRO.read_text(), *machine([r for rows in found.values() for r in rows]), summary(found)]
+    for network, rows in found.items():
+        parts.append(f"## {TITLES[network]}\n")
+        parts += [times(rows), sizes(rows)]
+    return "\n".join(parts)
+
+
+def machine(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What the records were measured on, and with."""
+    yield "## Machine\n"
+    for facts in {json.dumps(_lasting(r), sort_keys=True): _lasting(r) for r in rows}.values():
+        caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items())
+        memory = facts["memory_bytes"] / 2**30
+        limit = f"{facts['limit']:g} int8 products a cycle and core" if facts["limit"] else "no dot product instruction"
+        yield f"{facts['cpu']}, {facts['cpus']} CPUs, {limit}; {caches}; {memory:.0f} GiB; {facts['system']}.\n"
+    clocks = [r["cells"][0]["hertz"] for r in rows if r["cells"][0]["hertz"]]
+    versions = {name: version for r in rows for row in r["cells"][0]["rows"] for name, version in _versions(row)}
+    commits = sorted({r["commit"] for r in rows})
+    dates = sorted({r["machine"]["date"] for r in rows})
+    if clocks:
+        yield f"Clock while measuring: {min(clocks) / 1e9:.2f} to {max(clocks) / 1e9:.2f} GHz. "
+    yield f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} at {', '.join(commits)}, with "
+    yield ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".\n"
+
+
+def _lasting(record: dict[str, Any]) -> dict[str, Any]:
+    kept = ("cpu", "cpus", "caches", "memory_bytes", "system")
+    return {key: record["machine"][key] for key in kept} | {"limit": record["limit_macs_per_cycle"]}
+
+
+def _versions(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from row.get("versions", {}).items()
+
+
+def summary(found: dict[str, list[dict[str, Any]]]) -> str:
+    """One line a record: ours, and the fastest of each family."""
+    lines = ["## Summary\n", f"Share of weights that are not zero: {DENSITY:g}.\n"]
+    head = (
+        "| network | batch | threads | scales | tritkit ms | fastest int8 | ms | ratio | fastest float | ms | ratio |"
+    )
+    lines += [head, "|---" * 11 + "|"]
+    for rows in found.values():
+        for record in rows:
+            (cell,) = record["cells"]
+            by_name = {row["engine"]: row for row in cell["rows"]}
+            ours = [record["network"], cell["batch"], cell["threads"], record["scales"] + _noisy(cell)]
+            ours.append(ms(by_name["tritkit"]["median_ms"]))
+            lines.append(_line([*ours, *_fastest(cell, by_name, "int8"), *_fastest(cell, by_name, "float")]))
+    if any(_noisy(record["cells"][0]) for rows in found.values() for record in rows):
+        lines.append(f"\n\\* Other programs kept more than {NOISE} CPUs busy meanwhile: measure it again.")
+    return "\n".join(lines) + "\n"
+
+
+def _noisy(cell: dict[str, Any]) -> str:
+    return " \\*" if cell["others_busy"] > NOISE else ""
+
+
+def _fastest(cell: dict[str, Any], by_name: dict[str, dict[str, Any]], family: str) -> list[str]:
+    name = cell[f"fastest_{family}"]
+    if name is None:
+        return ["–"] * 3
+    return [name.removesuffix(f"-{family}"), ms(by_name[name]["median_ms"]), f"**{by_name[name]['ratio']:.2f}**"]
+
+
+def times(rows: list[dict[str, Any]]) -> str:
+    """Every engine in every record of a network."""
+    heads = [_head(record) for record in rows]
+    lines = [_line(["ms (10 % – 90 %), MAC a cycle", *heads]), "|---" * (1 + len(rows)) + "|"]
+    names = list(dict.fromkeys(row["engine"] for record in rows for row in record["cells"][0]["rows"]))
+    for name in names:
+        found = [next((r for r in record["cells"][0]["rows"] if r["engine"] == name), None) for record in rows]
+        if any(row and row["status"] != "unsupported" for row in found):
+            lines.append(_line([name, *(_time(row) for row in found)]))
+    return "\n".join(lines) + "\n"
+
+
+def _head(record: dict[str, Any]) -> str:
+    (cell,) = record["cells"]
+    return f"batch {cell['batch']}, {cell['threads']} thread{'s' * (cell['threads'] > 1)}, {record['scales']}"
+
+
+def _time(row: dict[str, Any] | None) -> str:
+    if row is None or row["status"] != "timed":
+        return row["status"] if row else "–"
+    cycle = f", {row['macs_per_cycle']:.0f}" if "macs_per_cycle" in row else ""
+    return f"**{ms(row['median_ms'])}** ({ms(row['p10_ms'])} – {ms(row['p90_ms'])}){cycle}"
+
+
+def sizes(rows: list[dict[str, Any]]) -> str:
+    """File and memory of each engine in the first record, and how it was checked."""
+    lines = [_line(["engine", "file kB", "memory MB", "checked"]), "|---" * 4 + "|"]
+    for row in rows[0]["cells"][0]["rows"]:
+        if row["status"] == "timed":
+            kilo, mega = f"{row['file_bytes'] / 1e3:,.1f}", f"{row['model_bytes'] / 1e6:.1f}"
+            lines.append(_line([row["engine"], kilo, mega, row["checked"]]))
+        elif row["status"] != "unsupported":
+            lines.append(_line([row["engine"], "–", "–", f"{row['status']}: {row['note']}"]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(values: list[Any]) -> str:
+    return "| " + " | ".join(str(value).replace("|", "/") for value in values) + " |"
+
+
+def ms(value: float) -> str:
+    """Milliseconds with three digits that count."""
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def main() -> int:
+    found = records()
+    if not found:
+        print(f"no records in {RESULTS}; run benchmarks/performance.py first", file=sys.stderr)
+        return 2
+    temporary = PAGE.with_suffix(".tmp")
+    temporary.write_text(page(found))
+    temporary.replace(PAGE)
+    print(f"{PAGE}: {sum(map(len, found.values()))} of {len(list(cells()))} records")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
