@@ -57,10 +57,9 @@ def machine(rows: list[dict[str, Any]]) -> Iterator[str]:
     versions = {name: version for r in rows for row in r["cells"][0]["rows"] for name, version in _versions(row)}
     commits = sorted({r["commit"] for r in rows})
     dates = sorted({r["machine"]["date"] for r in rows})
-    if clocks:
-        yield f"Clock while measuring: {min(clocks) / 1e9:.2f} to {max(clocks) / 1e9:.2f} GHz. "
-    yield f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} at {', '.join(commits)}, with "
-    yield ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".\n"
+    clock = f"Clock while measuring: {min(clocks) / 1e9:.2f} to {max(clocks) / 1e9:.2f} GHz. " if clocks else ""
+    when = f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} at commit {', '.join(commits)}, with "
+    yield clock + when + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".\n"
 
 
 def _lasting(record: dict[str, Any]) -> dict[str, Any]:

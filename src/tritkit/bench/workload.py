@@ -29,7 +29,11 @@ Array = NDArray[np.float32]
 
 CALIBRATION_SEED, IMAGE_SEED = 1001, 1002
 CALIBRATION_IMAGES = 32
-_SOURCES = ("bench", "deploy", "models", "ternary.py", "surgery.py", "activations.py", "graphs.py")
+_SOURCES = (  # what makes workloads and converts them
+    *("bench/making.py", "bench/networks.py", "bench/shape.py", "bench/twin.py", "bench/rewriting.py"),
+    *("bench/workload.py", "bench/litert_conversion.py", "bench/peers"),
+    *("deploy", "models", "ternary.py", "surgery.py", "activations.py", "graphs.py"),
+)
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,19 @@ def cached(key: Iterable[Any], fill: Callable[[Path], None]) -> Path:
         ) from error
     try:
         fill(temporary)
-        if not folder.is_dir():
-            temporary.rename(folder)
+        _move(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    """Into its place, unless another process was first."""
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def cache_root() -> Path:
