@@ -11,6 +11,7 @@ namespace {
 
 struct Dot {
   static constexpr int kPixels = 4;
+  static constexpr bool kWords = true;
   static __m256i dot(__m256i sum, __m256i x, __m256i w) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
   }

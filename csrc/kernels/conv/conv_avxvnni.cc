@@ -11,6 +11,7 @@ namespace {
 
 struct Dot {
   static constexpr int kPixels = 6;
+  static constexpr bool kWords = false;
   static __m256i dot(__m256i sum, __m256i x, __m256i w) {
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w));  // the intrinsic makes GCC copy sums
     return sum;

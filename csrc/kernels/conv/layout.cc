@@ -1,6 +1,10 @@
 #include "kernels/conv/layout.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 namespace tritkit {
 namespace {
@@ -78,14 +82,48 @@ void pack_output(const Strip& strip, int64_t j, uint8_t* blocks) {
   }
 }
 
+// The values of an output's codes +1 and -1.
+struct Codebook {
+  int plus, minus, unit = 1;
+  Codebook(const Strip& strip, int64_t j) : plus(strip.weights.plus[strip.first + j]), minus(strip.weights.minus[strip.first + j]) {}
+
+  // Values of codes that no weight has become 0, the others are divided by what they have in common.
+  void divide(const Strip& strip, int64_t j) {
+    const int64_t count = strip.shape.kernel_h * strip.shape.kernel_w * group_channels(strip.shape);
+    const int8_t* codes = strip.weights.codes + (strip.first + j) * count;
+    int any = 0;  // bit 0: a code is +1, bit 1: one is -1
+    for (int64_t k = 0; k < count; ++k) any |= codes[k] > 0 ? 1 : codes[k] & 2;
+    if (!(any & 1)) plus = 0;
+    if (!(any & 2)) minus = 0;
+    unit = std::max(1, std::gcd(plus, minus));
+    plus /= unit, minus /= unit;
+  }
+  bool small() const { return std::abs(plus) <= kConvLargestInUnits && std::abs(minus) <= kConvLargestInUnits; }
+};
+
+// The strip's codebooks in units; as they are where their values are too large for that.
+std::vector<Codebook> codebooks(const Strip& strip) {
+  std::vector<Codebook> plain, divided;
+  for (int64_t j = 0; j < strip.outputs; ++j) {
+    plain.emplace_back(strip, j);
+    divided.push_back(plain.back());
+    if (strip.v.units) divided.back().divide(strip, j);
+  }
+  const bool small = std::all_of(divided.begin(), divided.end(), [](const Codebook& book) { return book.small(); });
+  return strip.v.units && small ? divided : plain;
+}
+
 void pack_tables(const Strip& strip, uint8_t* tables) {
   const int64_t ways = strip.v.sums / strip.vectors;
+  const std::vector<Codebook> books = codebooks(strip);
   for (int64_t j = 0; j < strip.outputs; ++j) {
+    const Codebook& book = books[static_cast<size_t>(j)];
     for (int64_t way = 0; way < ways; ++way) {
       const int64_t table = j / strip.v.lanes * ways + way, lane = (j % strip.v.lanes) ^ way;
       uint8_t* const values = tables + (table * strip.v.lanes + lane) * 4;
-      values[1] = static_cast<uint8_t>(strip.weights.plus[strip.first + j]);
-      values[3] = static_cast<uint8_t>(strip.weights.minus[strip.first + j]);
+      values[1] = static_cast<uint8_t>(book.plus);
+      values[2] = static_cast<uint8_t>(book.unit);
+      values[3] = static_cast<uint8_t>(book.minus);
     }
   }
 }

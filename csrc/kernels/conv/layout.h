@@ -9,7 +9,9 @@
 // f = step * sums + v * ways + t:
 //   int8:     they follow one another.
 //   ternary:  they share one vector, weight f as a code in bits 2 f and 2 f + 1 of each byte. Table v * ways + t serves the in-lane
-//             byte shuffle: its byte 4 (d mod 4) + code is the value of the code for lane d.
+//             byte shuffle: its byte 4 (d mod 4) + code is the value of the code for lane d. With `units`, where that leaves values
+//             of at most 16 in all of the strip, the values are divided by what those of an output have in common, its unit; it
+//             stands at the code 2, which no weight has (otherwise 1).
 // Quads run over the kernel row (kx, channel) where the taps of a row are neighbours, over one tap's channels otherwise; each run
 // starts a block. Missing channels and outputs weigh 0.
 #pragma once
@@ -23,6 +25,7 @@ struct ConvPanel {
 
 struct ConvVectors {
   int64_t lanes, sums;
+  bool units;
 };
 
 // Runs of quads: `rows` x `columns` of them.
@@ -30,6 +33,7 @@ struct ConvRuns {
   int64_t rows, columns, quads;
 };
 
+inline constexpr int kConvLargestInUnits = 16;
 inline constexpr int64_t kConvPackedHeader = 64;  // bytes in front of the first strip; the first one says if it is ternary
 
 int64_t conv_panels(const ConvShape& shape);

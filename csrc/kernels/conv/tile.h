@@ -10,7 +10,7 @@ constexpr int kLanes = Vector::kLanes;
 constexpr int kSums = Vector::kSums;      // vectors of sums a pixel
 constexpr int kPixels = Vector::kPixels;  // of the largest tile
 constexpr int kVectorBytes = 4 * kLanes;
-constexpr ConvVectors kVectors = {kLanes, kSums};
+constexpr ConvVectors kVectors = {kLanes, kSums, Vector::kWords};
 
 // Runs of quads in memory: byte offsets from the pixel, a list so that the loop over them needs few registers. A scattered run is not
 // contiguous: its quads lie in taps of `tap_quads`, `tap_step` bytes apart.
@@ -29,6 +29,8 @@ struct Strip {
   const uint8_t* weights;
   int64_t output, outputs, vectors;  // first output channel, how many
   bool ternary;
+  int64_t word_blocks;  // how many blocks' sums int16 holds, see words.h; 0: sums are int32 all along
+  alignas(64) int16_t units[2 * kSums * kLanes];
   alignas(64) int32_t bias[kSums * kLanes];
   alignas(64) float multiplier[kSums * kLanes];
 };
@@ -156,7 +158,8 @@ struct Walk {
   }
 
   // The block at byte `at` of every pixel.
-  void block(Sums<PX, OV>& sums, int64_t at) {
+  template <class AnySums>
+  void block(AnySums& sums, int64_t at) {
     weights.template read<0>(w);
     sums.step(x, at, w);
     if constexpr (kSums == 2) {
@@ -167,7 +170,8 @@ struct Walk {
   }
 
   // The last block of a run, of `quads` < kBlockQuads.
-  void last_block(Sums<PX, OV>& sums, int64_t at, int64_t quads) {
+  template <class AnySums>
+  void last_block(AnySums& sums, int64_t at, int64_t quads) {
     weights.template read<0>(w);
     if (quads < kWays) sums.partial_step(x, at, quads, w);
     if (quads >= kWays) sums.step(x, at, w);
@@ -200,9 +204,11 @@ void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) 
   sums.store(out);
 }
 
+#include "kernels/conv/words.h"
+
 // One pixel of scattered runs: slow, for inputs whose pixels lie apart while their channels do not fill blocks. Each block's
 // quads are gathered first, zeros after the last.
-template <int OV, template <int> class Weights>
+template <int OV, template <int> class Weights, bool Words>
 void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
   constexpr int kBlockQuads = 4 / OV;
   const Runs& runs = strip.runs;
@@ -219,7 +225,7 @@ void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int3
         if (i >= runs.quads) __builtin_memset(quad, 0, 4);
       }
       __asm__ volatile("" ::: "memory");  // the loads go through assembly-opaque pointers
-      walk.block(sums, 0);
+      add_block<Vector, Words>(walk, sums, strip.units);
     }
   }
   sums.store(out);
@@ -227,30 +233,37 @@ void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int3
 
 using Accumulate = void (*)(const Strip&, const uint8_t* const*, int32_t*);
 
+template <int PX, int OV, template <int> class Weights>
+Accumulate pick_sums(bool words) {
+  if constexpr (Vector::kWords) {
+    if (words) return accumulate_words<PX, OV, Weights>;
+  }
+  return accumulate<PX, OV, Weights>;
+}
+
 // The function for a tile of `pixels`.
 template <int OV, template <int> class Weights>
-Accumulate pick_tile(int64_t pixels, bool scattered) {
-  if (scattered) return accumulate_scattered<OV, Weights>;
+Accumulate pick_tile(int64_t pixels, bool scattered, bool words) {
+  if (scattered) return words ? accumulate_scattered<OV, Weights, Vector::kWords> : accumulate_scattered<OV, Weights, false>;
   switch (pixels) {
-    case 1: return accumulate<1, OV, Weights>;
-    case 2: return accumulate<2, OV, Weights>;
-    case 3: return accumulate<3, OV, Weights>;
-    case 4: return accumulate<4, OV, Weights>;
-    case 5: return accumulate<kPixels < 5 ? kPixels : 5, OV, Weights>;
-    default: return accumulate<kPixels, OV, Weights>;
+    case 1: return pick_sums<1, OV, Weights>(words);
+    case 2: return pick_sums<2, OV, Weights>(words);
+    case 3: return pick_sums<3, OV, Weights>(words);
+    case 4: return pick_sums<4, OV, Weights>(words);
+    case 5: return pick_sums<kPixels < 5 ? kPixels : 5, OV, Weights>(words);
+    default: return pick_sums<kPixels, OV, Weights>(words);
   }
 }
 
 template <template <int> class Weights>
-Accumulate pick_tile(int64_t vectors, int64_t pixels, bool scattered) {
-  if (vectors == 1) return pick_tile<1, Weights>(pixels, scattered);
-  return vectors == 2 ? pick_tile<2, Weights>(pixels, scattered) : pick_tile<kSums, Weights>(pixels, scattered);
+Accumulate pick_tile(const Strip& strip, int64_t pixels) {
+  const bool scattered = strip.runs.scattered, words = strip.word_blocks > 0;
+  if (strip.vectors == 1) return pick_tile<1, Weights>(pixels, scattered, words);
+  return strip.vectors == 2 ? pick_tile<2, Weights>(pixels, scattered, words) : pick_tile<kSums, Weights>(pixels, scattered, words);
 }
 
 Accumulate pick_tile(const Strip& strip, int64_t pixels) {
-  const bool scattered = strip.runs.scattered;
-  return strip.ternary ? pick_tile<TernaryWeights>(strip.vectors, pixels, scattered)
-                       : pick_tile<Int8Weights>(strip.vectors, pixels, scattered);
+  return strip.ternary ? pick_tile<TernaryWeights>(strip, pixels) : pick_tile<Int8Weights>(strip, pixels);
 }
 
 #include "kernels/conv/cursor.h"
@@ -301,8 +314,7 @@ void fill_strip(const ConvArgs& a, Strip& strip) {
   fill_runs(a, strip.vectors, strip.runs);
 }
 
-// Short strips over many pixels are decoded once, into memory near the core: their tiles are too short to hide the decoding.
-constexpr int64_t kDecodedBytes = 16384;
+// Strips over many pixels are decoded once, into memory near the core, where their tiles are too small to hide the decoding.
 constexpr int64_t kDecodedPixels = 8 * kPixels;
 
 void decode_ahead(Strip& strip, int64_t blocks, uint8_t* decoded) {
@@ -326,7 +338,7 @@ void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
   const ConvPanel panel = conv_panel(a.shape, index);
   const bool ternary = packed[0] != 0, many = range.pixel_end - range.pixel_begin >= kDecodedPixels;
   const uint8_t* weights = packed + conv_panel_offset(kVectors, a.shape, ternary, index);
-  alignas(64) uint8_t decoded[kDecodedBytes];
+  alignas(64) uint8_t decoded[Vector::kDecodedBytes];
   Strip strip;
   strip.args = &a;
   for (int64_t done = 0; done < panel.outputs; done += strip.outputs) {
@@ -337,9 +349,10 @@ void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
     strip.weights = weights;
     strip.ternary = ternary;
     fill_strip(a, strip);
+    fill_units(strip);
     const int64_t bytes = conv_strip_bytes(kVectors, a.shape, ternary, strip.vectors);
     const int64_t blocks = bytes / kVectorBytes - kSums;
-    if (ternary && many && 4 * blocks * kVectorBytes <= kDecodedBytes) decode_ahead(strip, blocks, decoded);
+    if (ternary && many && 4 * blocks * kVectorBytes <= Vector::kDecodedBytes) decode_ahead(strip, blocks, decoded);
     run_strip(strip, panel.group * (a.shape.in_channels / a.shape.groups), range);
     weights += bytes;
   }

@@ -1,5 +1,5 @@
-// The operations of tile.h on 256-bit registers, but for the dot product: `Dot` has kPixels and dot(sum, x, w). Part of the AVX2 and
-// AVX-VNNI files, inside their namespaces.
+// The operations of tile.h on 256-bit registers, but for the dot product: `Dot` has kPixels, kWords and dot(sum, x, w). Part of the
+// AVX2 and AVX-VNNI files, inside their namespaces.
 
 struct Vector {
   using I = __m256i;
@@ -8,6 +8,8 @@ struct Vector {
   static constexpr int kLanes = 8;
   static constexpr int kSums = 2;
   static constexpr int kPixels = Dot::kPixels;
+  static constexpr bool kWords = Dot::kWords;
+  static constexpr int64_t kDecodedBytes = 81920;  // a strip of 5120 inputs: beside so few outputs decoding does not hide
 
   static I load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static F load_floats(const float* p) { return _mm256_loadu_ps(p); }
@@ -28,6 +30,14 @@ struct Vector {
     return quads<1>(p);
   }
   static I dot(I sum, I x, I w) { return Dot::dot(sum, x, w); }
+
+  // Sums of pairs of products in int16; and what `words` of them, times the pairs' `units`, add to int32.
+  static I dot_words(I sum, I x, I w) {
+    const I pairs = _mm256_maddubs_epi16(x, w);
+    __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(pairs));  // else GCC adds the pairs of steps first, for which registers lack
+    return sum;
+  }
+  static I add_words(I sum, I words, I units) { return _mm256_add_epi32(sum, _mm256_madd_epi16(words, units)); }
 
   // Bits Shift and Shift + 1 of every byte, looked up among the four entries of the byte's lane.
   template <int Shift>

@@ -8,6 +8,8 @@ struct Vector {
   static constexpr int kLanes = 16;
   static constexpr int kSums = 4;
   static constexpr int kPixels = 6;  // 24 sums, 4 weights, quads, codes, two constants: all 32 registers
+  static constexpr bool kWords = false;
+  static constexpr int64_t kDecodedBytes = 16384;  // decoding hides beside 64 outputs, and their weights would fill the cache
 
   static I load(const void* p) { return _mm512_loadu_si512(p); }
   static F load_floats(const float* p) { return _mm512_loadu_ps(p); }
