@@ -116,6 +116,26 @@ def test_frozen_scales_get_no_gradient() -> None:
     assert latent.grad.tolist() == [[1.0, 1.0]]
 
 
+@pytest.mark.parametrize("latent_gradient", ["paper", "straight-through"])
+def test_an_infinite_gradient_stays_where_it_is(latent_gradient: str) -> None:
+    latent = torch.tensor([[1.0, -1.0, 0.0]], requires_grad=True)
+    ternarizer = TTQ(latent_gradient=latent_gradient).build(latent)
+    ternarizer(latent).backward(torch.tensor([[2.0, float("inf"), 3.0]]))
+    assert ternarizer.scale_pos.grad.tolist() == [2.0]
+    assert ternarizer.scale_neg.grad.tolist() == [-float("inf")]
+    assert latent.grad.tolist() == [[2.0, float("inf"), 3.0]]
+
+
+def test_a_latent_changed_before_the_backward_pass_is_an_error() -> None:
+    """The backward pass reads it again."""
+    latent = torch.tensor([[1.0, -1.0]], requires_grad=True)
+    loss = TTQ().build(latent)(latent).sum()
+    with torch.no_grad():
+        latent.neg_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_constant_sparsity_hits_the_share_exactly() -> None:
     weight = torch.randn(40, 25, generator=torch.Generator().manual_seed(0))
     for sparsity in (0.0, 0.25, 0.4, 0.999):

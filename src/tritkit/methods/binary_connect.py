@@ -36,11 +36,11 @@ class _Connect(Method):
 
     @abstractmethod
     def codes(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """The deterministic codes, int8."""
+        """The deterministic codes, in the weight's dtype."""
 
     @abstractmethod
     def draw(self, share: Tensor) -> Tensor:
-        """Random codes, int8, with the mean clip(share, −1, 1); `share` is w / H in float32."""
+        """Random codes with the mean clip(share, −1, 1), in float32 as `share`, which is w / H."""
 
     @abstractmethod
     def _fit(self, weight: Tensor) -> float:
@@ -102,7 +102,7 @@ class BinaryConnect(_Connect):
         return signs(weight)
 
     def draw(self, share: Tensor) -> Tensor:
-        return torch.where(torch.rand_like(share) < (share + 1) / 2, 1, -1).to(torch.int8)
+        return -signs(torch.rand_like(share).sub_((share + 1) / 2))
 
     def _fit(self, weight: Tensor) -> float:
         return float(weight.double().abs().mean())
@@ -151,7 +151,7 @@ class TernaryConnect(_Connect):
         return codes_of(weight, self.delta(scale))
 
     def draw(self, share: Tensor) -> Tensor:
-        return signs(share) * (torch.rand_like(share) < share.abs())
+        return codes_of(share, torch.rand_like(share))
 
     def _fit(self, weight: Tensor) -> float:
         return 1.5 * float(weight.double().abs().mean())
@@ -169,7 +169,7 @@ class _ConnectTernarizer(Ternarizer):
         with torch.no_grad():
             if self.training and self.method.stochastic:
                 # float32: the steps of bfloat16 and float16 draws would be coarse enough to bias the mean
-                codes = self.method.draw((latent / self.scale).to(torch.float32))
+                codes = self.method.draw((latent / self.scale).to(torch.float32)).to(latent)
             else:
                 codes = self.method.codes(latent, self.scale)
             weight = codes * self.scale
@@ -177,7 +177,7 @@ class _ConnectTernarizer(Ternarizer):
 
     def ternary(self, latent: Tensor) -> Ternary:
         check_weight(latent)
-        codes = self.method.codes(latent.detach(), self.scale)
+        codes = self.method.codes(latent, self.scale).to(torch.int8)
         return Ternary.of(codes, self.scale.to(torch.float32, copy=True).reshape(()))
 
     def delta(self, latent: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from tritkit.methods._base import Method, Ternarizer, check_choice, check_weight
+from tritkit.methods._base import Method, Ternarizer, check_choice, check_weight, where_positive
 from tritkit.ternary import Ternary
 
 
@@ -60,14 +60,15 @@ class BWN(Method):
 
 
 def signs(weight: Tensor) -> Tensor:
-    """int8 codes without a zero: +1 where w ≥ 0, else −1. So codes(−w) = −codes(w) except at w = 0."""
-    return torch.where(weight >= 0, 1, -1).to(torch.int8)
+    """Codes without a zero, in the weight's dtype: +1 where w ≥ 0, else −1. codes(−w) = −codes(w) but for w = 0."""
+    weight = weight.detach()
+    return torch.ge(weight, 0, out=torch.empty_like(weight)).mul_(2).sub_(1)
 
 
 def binary(weight: Tensor, scale: Tensor) -> Ternary:
     """The value scale · sign(w); where the scale is 0 the codes are 0 too, as `Ternary` demands."""
     scale = scale.detach().to(torch.float32)
-    return Ternary.of(signs(weight.detach()) * (scale > 0), scale)
+    return Ternary.of(signs(weight).to(torch.int8) * (scale > 0), scale)
 
 
 class _ScaledSigns(Ternarizer):
@@ -120,4 +121,5 @@ class _Full(_Paper):
 
 
 def _through_sign(latent: Tensor, alpha: Tensor, grad: Tensor) -> Tensor:
-    return torch.where(latent.abs() <= 1, grad * alpha, 0.0)
+    above_one = 1 + torch.finfo(latent.dtype).eps  # the next number: |w| ≤ 1 is |w| < that
+    return where_positive(grad * alpha, above_one - latent.abs())

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tritkit.errors import UserError
-from tritkit.methods._base import StraightThroughMethod, check_choice
+from tritkit.methods._base import StraightThroughMethod, check_choice, where_positive
 
 
 @dataclass(frozen=True)
@@ -123,5 +123,5 @@ def _largest_dropped(magnitudes: Tensor) -> Tensor:
     after = pad(ordered[..., 1:], (0, 1))
     count = torch.arange(1, ordered.shape[-1] + 1, device=ordered.device)
     score = ordered.cumsum(dim=-1) / count.sqrt()  # its square is S²/k; no square, no overflow
-    score = torch.where(ordered > after, score, -1.0)  # never between equal magnitudes, whatever the rounding
+    score = where_positive(score, ordered - after)  # never between equal magnitudes, whatever the rounding
     return after.gather(-1, score.argmax(dim=-1, keepdim=True)).squeeze(-1)

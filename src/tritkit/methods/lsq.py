@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tritkit.errors import UserError
-from tritkit.methods._base import Method, Ternarizer, check_weight, codes_of
+from tritkit.methods._base import Method, Ternarizer, check_weight, codes_of, where_positive
 from tritkit.methods._per import Per, as_scale, check_per, rows
 from tritkit.ternary import Ternary
 
@@ -71,7 +71,7 @@ class StepTernarizer(Ternarizer):
     def ternary(self, latent: Tensor) -> Ternary:
         check_weight(latent)
         scale = self._scale().detach()
-        codes = codes_of(latent.detach(), scale / 2)
+        codes = codes_of(latent, scale / 2).to(torch.int8)
         return Ternary.of(codes, (scale.reshape(()) if scale.numel() == 1 else scale).to(torch.float32))
 
     def delta(self, latent: Tensor) -> Tensor:
@@ -102,6 +102,7 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         latent, scale = ctx.saved_tensors
-        inside = latent.abs() < ctx.clip * scale
-        slope = codes_of(latent, scale / 2) - torch.where(inside, latent / scale, 0.0)
-        return torch.where(inside, grad, 0.0), (grad * slope).sum_to_size(scale.shape) / sqrt(latent.numel()), None
+        inside = ctx.clip * scale - latent.abs()  # how far
+        slope = codes_of(latent, scale / 2).sub_(where_positive(latent / scale, inside))
+        to_scale = slope.mul_(grad).sum_to_size(scale.shape) / sqrt(latent.numel())
+        return where_positive(grad, inside), to_scale, None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tritkit.errors import UnsupportedError, UserError
-from tritkit.methods._base import Method, Ternarizer, check_range, check_weight, codes_of
+from tritkit.methods._base import Method, Ternarizer, check_range, check_weight, codes_of, where_positive
 from tritkit.ternary import Ternary
 
 
@@ -79,14 +79,14 @@ class _Expansion(Ternarizer):
             raise UnsupportedError(self.method.why_not_ternary)
         check_weight(latent)
         ((codes, scale),) = self._terms(latent.detach())
-        return Ternary.of(codes, scale.to(torch.float32))
+        return Ternary.of(codes.to(torch.int8), scale.to(torch.float32))
 
     def delta(self, latent: Tensor) -> Tensor:
         return self._deltas(latent.detach())[0]
 
     def _deltas(self, weight: Tensor) -> list[Tensor]:
-        low, high = weight.aminmax()  # max|w| without a temporary of the weight's size
-        return [threshold * torch.maximum(-low, high) for threshold in self.method.thresholds]
+        top = weight.abs().amax()
+        return [threshold * top for threshold in self.method.thresholds]
 
     def _terms(self, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Codes and scale of each term."""
@@ -109,4 +109,4 @@ class _Clipped(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (latent,) = ctx.saved_tensors
-        return torch.where(latent.abs() < 1, ctx.terms * grad, 0.0), None, None
+        return where_positive(ctx.terms * grad, 1 - latent.abs()), None, None

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from tritkit.errors import UserError
-from tritkit.methods._base import Method, Ternarizer, check_choice, check_range, check_weight, codes_of
+from tritkit.methods._base import (
+    Method,
+    Ternarizer,
+    check_choice,
+    check_range,
+    check_weight,
+    codes_of,
+    where_positive,
+)
 from tritkit.ternary import Ternary
 
 _LEAST_SPREAD = 0.01  # of |μ| + Δ: below it the closed form loses its digits in float32
@@ -130,7 +138,7 @@ class _Truncated(Ternarizer):
         delta = self._delta()
         mean, std = _moments(latent, delta)
         scale = truncated_scale(delta.to(std), mean, std).to(latent)
-        return Ternary.of(codes_of(latent, delta), scale.reshape(()).to(torch.float32))
+        return Ternary.of(codes_of(latent, delta).to(torch.int8), scale.reshape(()).to(torch.float32))
 
     def delta(self, latent: Tensor) -> Tensor:
         return self._delta().detach()
@@ -146,8 +154,9 @@ def truncated_scale(delta: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def _moments(weight: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     """μ and σ of all weights, in float32 at least; σ is positive."""
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    variance, mean = (moment.to(wide) for moment in torch.var_mean(weight, correction=0))
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    mean = wide.mean()
+    variance = (wide - mean).square().mean()  # a tenth of the time that var_mean takes on a CPU
     least = _LEAST_SPREAD * (mean.abs() + delta.to(wide)) + torch.finfo(torch.float32).tiny
     return mean, torch.maximum(variance.sqrt(), least)
 
@@ -194,8 +203,8 @@ class _Codes(torch.autograd.Function):
         to_scale = (grad * codes_of(latent, delta)).sum().reshape(1)
         if half is None:
             return to_latent, None, to_scale, None, None
-        near = (latent.abs() - delta).abs() < half
-        moving = torch.where(near, grad * latent.sign(), 0.0).sum()
+        near = half.to(latent) - (latent.abs() - delta).abs()
+        moving = where_positive(grad * latent.sign(), near).sum()
         factor = 1 / sqrt(latent.numel())
         to_delta = (-factor * scale / (2 * half) * moving).to(delta)
         return to_latent, to_delta, factor * to_scale, None, None
