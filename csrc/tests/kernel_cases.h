@@ -60,6 +60,8 @@ class Coverage {
  public:
   void ran(const std::string& kernel, const char* isa) { ++kernels_[kernel], ++isas_[isa]; }
 
+  bool has_run(const std::string& kernel) const { return kernels_.count(kernel) > 0; }
+
   template <typename... Values>
   void fail(const char* format, Values... values) {
     if (++failures_ > 20) return;

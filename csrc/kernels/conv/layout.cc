@@ -69,14 +69,28 @@ class OutputPacker {
   uint8_t* blocks_;
 };
 
+// The codes of a tap after `skipped` channels of no weight.
+void put_later(OutputPacker& output, int64_t quad, int64_t skipped, const int8_t* codes, int64_t channels) {
+  for (int64_t c = -skipped; c < channels; c += 4, ++quad) {
+    int8_t four[4] = {};
+    for (int64_t i = 0; i < 4; ++i) four[i] = c + i >= 0 && c + i < channels ? codes[c + i] : 0;
+    output.put(quad, four, 4);
+  }
+}
+
 void pack_output(const Strip& strip, int64_t j, uint8_t* blocks) {
   const ConvShape& s = strip.shape;
   const int64_t channels = group_channels(s), taps = s.kernel_h * s.kernel_w, quads = tap_quads(s);
   const int64_t taps_of_run = conv_runs(s).quads / quads, run_quads = blocks_of_run(s, strip.vectors) * (4 / strip.vectors);
+  const int64_t group = strip.first / group_outputs(s), skipped = group * channels - conv_group_begin(s, group);
   const int8_t* codes = strip.weights.codes + (strip.first + j) * taps * channels;
   OutputPacker output(strip, j, blocks);
   for (int64_t tap = 0; tap < taps; ++tap, codes += channels) {
     const int64_t first = tap / taps_of_run * run_quads + tap % taps_of_run * quads;
+    if (skipped > 0) {
+      put_later(output, first, skipped, codes, channels);
+      continue;
+    }
     for (int64_t q = 0; q < channels / 4; ++q) output.put(first + q, codes + 4 * q, 4);
     if (channels % 4 != 0) output.put(first + channels / 4, codes + channels / 4 * 4, channels % 4);
   }
@@ -136,6 +150,11 @@ ConvPanel conv_panel(const ConvShape& s, int64_t panel) {
   const int64_t a_group = up(group_outputs(s), kPanel), first = panel % a_group * kPanel;
   const int64_t left = group_outputs(s) - first;
   return {panel / a_group, panel / a_group * group_outputs(s) + first, left < kPanel ? left : kPanel};
+}
+
+int64_t conv_group_begin(const ConvShape& s, int64_t group) {
+  const int64_t last = 4 * up(s.in_channels, 4) - 4 * tap_quads(s);
+  return std::min(group * group_channels(s), last);
 }
 
 ConvRuns conv_runs(const ConvShape& s) {

@@ -37,6 +37,11 @@ inline constexpr int kConvLargestInUnits = 16;
 inline constexpr int64_t kConvPackedHeader = 64;  // bytes in front of the first strip; the first one says if it is ternary
 
 int64_t conv_panels(const ConvShape& shape);
+
+// The first of the round_up(channels, 4) input channels that a group's quads take. The last groups begin before their first channel, so
+// that their last quad ends with the pixel; what they take of others weighs 0.
+int64_t conv_group_begin(const ConvShape& shape, int64_t group);
+
 ConvPanel conv_panel(const ConvShape& shape, int64_t panel);
 ConvRuns conv_runs(const ConvShape& shape);
 

@@ -1,71 +1,32 @@
 // Every convolution kernel this CPU runs against the reference, bit for bit, and the reference against a plain restatement of
 // the formula. Buffers have their exact sizes and end, or begin, at a page that may not be touched.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
-#include <random>
-#include <string>
 #include <vector>
 
-#include "base/cpu.h"
+#include "base/threads.h"
 #include "kernels/conv/conv.h"
+#include "tests/kernel_cases.h"
 
 using namespace tritkit;
+using namespace tritkit_test;
 
 namespace {
-
-std::mt19937_64 rng(20240607);
-
-int64_t pick(int64_t low, int64_t high) { return low + static_cast<int64_t>(rng() % static_cast<uint64_t>(high - low + 1)); }
-bool chance(int percent) { return pick(1, 100) <= percent; }
-template <typename T>
-T one_of(std::initializer_list<T> values) {
-  return values.begin()[pick(0, static_cast<int64_t>(values.size()) - 1)];
-}
-
-enum class Edge { begin, end };
-
-// `size` bytes between two pages without access, touching the one `edge` names (as near as the alignment lets it).
-class Guarded {
- public:
-  Guarded(int64_t size, Edge edge, int64_t alignment = 1) : size_(size) {
-    const int64_t page = sysconf(_SC_PAGESIZE), inner = (size + page) / page * page;
-    mapped_ = static_cast<size_t>(inner + 2 * page);
-    base_ = static_cast<uint8_t*>(mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (base_ == MAP_FAILED || mprotect(base_ + page, static_cast<size_t>(inner), PROT_READ | PROT_WRITE) != 0) std::abort();
-    const int64_t start = edge == Edge::begin ? 0 : (inner - size) / alignment * alignment;
-    data_ = base_ + page + start;
-    for (int64_t i = 0; i < size; ++i) data_[i] = static_cast<uint8_t>(rng());
-  }
-  ~Guarded() { munmap(base_, mapped_); }
-  Guarded(const Guarded&) = delete;
-  Guarded& operator=(const Guarded&) = delete;
-
-  template <typename T = uint8_t>
-  T* as() { return reinterpret_cast<T*>(data_); }
-  int64_t size() const { return size_; }
-
- private:
-  int64_t size_;
-  size_t mapped_;
-  uint8_t *base_, *data_;
-};
 
 struct Case {
   ConvShape shape;
   int64_t images = 1;
   bool ternary = true;
   bool extreme = false;
+  int64_t codebook = 6;
   bool in_place = false;  // the residual is the output
   ConvOutput output = ConvOutput::requantize;
   int64_t x_gap = 0, y_gap = 0;  // extra bytes between pixels, rows, images
   Edge edge = Edge::end;
+  int64_t shift = 0;  // of the images from their page
+  bool threads = false;
 };
 
 std::string describe(const Case& c) {
@@ -91,7 +52,7 @@ struct Data {
   Guarded x, r, bias, multiplier;
 
   explicit Data(const Case& c)
-      : c(c), x(layout_x(), c.edge), r(layout_y(), c.edge), bias(4 * padded_outputs(c.shape.out_channels), c.edge),
+      : c(c), x(layout_x(), c.edge, 1, c.shift), r(layout_y(), c.edge, 1, c.shift), bias(4 * padded_outputs(c.shape.out_channels), c.edge),
         multiplier(4 * padded_outputs(c.shape.out_channels), c.edge) {
     args.x = x.as();
     args.bias = bias.as<int32_t>();
@@ -135,10 +96,27 @@ struct Data {
       const int64_t sign = style == 0 ? 1 : style == 1 ? -1 : style == 2 ? (i % 2 ? 1 : -1) : pick(-1, 1);
       codes.push_back(static_cast<int8_t>(c.ternary ? (c.extreme ? sign : pick(-1, 1)) : c.extreme ? 64 * sign : pick(-64, 64)));
     }
-    const bool symmetric = chance(30);
     for (int64_t o = 0; c.ternary && o < c.shape.out_channels; ++o) {
-      plus.push_back(static_cast<int8_t>(c.extreme ? 64 : symmetric ? 1 : pick(1, 64)));
-      minus.push_back(static_cast<int8_t>(c.extreme ? -64 : symmetric ? -1 : -pick(1, 64)));
+      const Codebook book = codebook();
+      plus.push_back(static_cast<int8_t>(book.plus));
+      minus.push_back(static_cast<int8_t>(-book.minus));
+    }
+  }
+
+  // Of one kind a layer, as kernels may treat each kind in its own way.
+  struct Codebook {
+    int64_t plus, minus;
+  };
+  Codebook codebook() const {
+    const int64_t same = pick(1, 64), unit = pick(1, 4);
+    switch (c.codebook) {
+      case 0: return {64, 64};
+      case 1: return {1, 1};
+      case 2: return {same, same};
+      case 3: return {unit * pick(1, 16), unit * pick(1, 16)};  // one that has a common factor, in values of up to 16
+      case 4: return {16, 3};
+      case 5: return {unit * 16, unit * 15};
+      default: return {pick(1, 64), pick(1, 64)};
     }
   }
 
@@ -158,6 +136,21 @@ struct Data {
 
 using Output = std::vector<uint8_t>;
 
+void run_ranges(const ConvKernel& kernel, const ConvArgs& args, const std::vector<ConvRange>& ranges, bool threads) {
+  static ThreadPool two(2, 0);
+  struct Call {
+    const ConvKernel& kernel;
+    const ConvArgs& args;
+    const std::vector<ConvRange>& ranges;
+  } call = {kernel, args, ranges};
+  const auto part = [](void* ctx, int64_t i) {
+    const Call& c = *static_cast<Call*>(ctx);
+    c.kernel.run(c.args, c.ranges[static_cast<size_t>(i)]);
+  };
+  if (threads) return two.run(static_cast<int64_t>(ranges.size()), part, &call);
+  for (size_t i = 0; i < ranges.size(); ++i) part(&call, static_cast<int64_t>(i));
+}
+
 // y after the kernel ran over `ranges`, y before being `before`.
 Output run(const ConvKernel& kernel, const Data& data, const std::vector<ConvRange>& ranges, const Output& before) {
   const ConvShape& s = data.c.shape;
@@ -170,7 +163,7 @@ Output run(const ConvKernel& kernel, const Data& data, const std::vector<ConvRan
   args.packed = packed.as();
   args.y = y.as();
   if (data.c.in_place && args.r) args.r = y.as();
-  for (const ConvRange& range : ranges) kernel.run(args, range);
+  run_ranges(kernel, args, ranges, data.c.threads);
   return Output(y.as(), y.as() + y.size());
 }
 
@@ -222,15 +215,13 @@ Output expected(const Data& d, const Output& before) {
   return y;
 }
 
-int failures = 0;
-std::map<std::string, int> cases_run, isa_run;
+Coverage coverage;
 
 void same(const char* name, const Case& c, const Output& got, const Output& want) {
   if (got == want) return;
-  if (++failures > 20) return;
   const auto at = std::mismatch(got.begin(), got.end(), want.begin());
-  std::printf("FAILED %s: byte %ld of %ld is %d, not %d: %s\n", name, static_cast<long>(at.first - got.begin()),
-              static_cast<long>(got.size()), *at.first, *at.second, describe(c).c_str());
+  coverage.fail("%s: byte %ld of %ld is %d, not %d: %s", name, static_cast<long>(at.first - got.begin()),
+                static_cast<long>(got.size()), *at.first, *at.second, describe(c).c_str());
 }
 
 const ConvKernel* kernels[32];
@@ -239,23 +230,34 @@ size_t kernel_count = 0;
 void check(const Case& c) {
   const Data data(c);
   Output before(static_cast<size_t>(data.y_size));
-  for (uint8_t& byte : before) byte = static_cast<uint8_t>(rng());
+  for (uint8_t& byte : before) byte = static_cast<uint8_t>(rng()());
   const ConvKernel& reference = *kernels[kernel_count - 1];
   const int64_t panels = reference.panels(c.shape);
   const std::vector<ConvRange> ranges = random_ranges(c, panels);
   const Output want = run(reference, data, ranges, before);
   if (ranges.size() == 1) same("reference against the formula", c, want, expected(data, before));
-  ++cases_run[reference.name], ++isa_run[reference.isa];
+  coverage.ran(reference.name, reference.isa);
   for (size_t i = 0; i + 1 < kernel_count; ++i) {
     const ConvKernel& kernel = *kernels[i];
     if (!kernel.fits(c.shape, c.ternary)) continue;
-    if (kernel.panels(c.shape) != panels) std::printf("FAILED %s: panels\n", kernel.name), ++failures;
+    if (kernel.panels(c.shape) != panels) coverage.fail("%s: panels", kernel.name);
     same(kernel.name, c, run(kernel, data, ranges, before), want);
-    ++cases_run[kernel.name], ++isa_run[kernel.isa];
+    coverage.ran(kernel.name, kernel.isa);
   }
 }
 
 int64_t macs(const Case& c) { return c.images * c.shape.out_h * c.shape.out_w * weight_count(c.shape); }
+
+int64_t x_pixels(const Case& c) { return c.images * c.shape.out_h * c.shape.out_w * c.shape.stride_h * c.shape.stride_w; }
+
+// Depthwise, with and without several outputs a channel; groups of channels that fill quads; and of any number.
+void make_groups(ConvShape& s) {
+  s.groups = chance(40) ? s.in_channels : pick(2, 8);
+  const int64_t multiple = chance(50) ? 4 : 1;
+  if (s.groups != s.in_channels) s.in_channels = s.groups * multiple * pick(1, 12);
+  const bool single = s.groups == s.in_channels && chance(70);
+  s.out_channels = s.groups * (single ? 1 : chance(20) ? pick(60, 70) : pick(1, 20));
+}
 
 Case random_case() {
   Case c;
@@ -264,21 +266,19 @@ Case random_case() {
     s.in_channels = chance(50) ? one_of<int64_t>({1, 2, 3, 4, 8, 16, 32, 64, 128}) : pick(1, 130);
     s.out_channels = chance(50) ? one_of<int64_t>({1, 8, 10, 15, 16, 17, 32, 33, 64, 65, 128}) : pick(1, 130);
     s.groups = 1;
-    if (chance(30)) {
-      s.groups = chance(30) ? s.in_channels : pick(2, 8);
-      const int64_t multiple = chance(70) ? 4 : 1;
-      if (s.groups != s.in_channels) s.in_channels = s.groups * multiple * pick(1, 12);
-      s.out_channels = s.groups * (chance(20) ? pick(60, 70) : pick(1, 20));
-    }
-    s.kernel_h = one_of<int64_t>({1, 1, 2, 3, 3, 3, 5, 7});
+    if (chance(40)) make_groups(s);
+    s.kernel_h = one_of<int64_t>({1, 1, 2, 3, 3, 3, 5, 7, 11});
     s.kernel_w = chance(80) ? s.kernel_h : one_of<int64_t>({1, 3, 4});
-    s.stride_h = pick(1, 3), s.stride_w = chance(70) ? s.stride_h : pick(1, 3);
+    s.stride_h = pick(1, 4), s.stride_w = chance(70) ? s.stride_h : pick(1, 3);
     s.dilation_h = chance(70) ? 1 : pick(1, 3), s.dilation_w = chance(70) ? s.dilation_h : pick(1, 3);
-    s.out_h = pick(1, 9), s.out_w = pick(1, 30);
-    c.images = chance(60) ? 1 : pick(1, 4);
-  } while (macs(c) > 2000000);
+    s.out_h = one_of<int64_t>({1, 7, pick(1, 9)}), s.out_w = one_of<int64_t>({1, 7, pick(1, 30)});
+    c.images = chance(60) ? 1 : chance(90) ? pick(1, 4) : 128;
+  } while (macs(c) > 2000000 || x_pixels(c) > 4000);
   c.ternary = chance(65);
-  c.extreme = chance(10);
+  c.extreme = chance(20);
+  c.codebook = pick(0, 6);
+  c.shift = chance(30) ? pick(1, 3) : 0;
+  c.threads = chance(30);
   c.output = one_of({ConvOutput::requantize, ConvOutput::requantize_add, ConvOutput::to_float});
   c.in_place = chance(40);
   c.x_gap = chance(40) ? pick(0, 13) : 0;
@@ -296,7 +296,7 @@ void check_longest_sum() {
     c.shape.out_w = 2;
     c.ternary = ternary;
     c.extreme = true;
-    for (int i = 0; i < 8; ++i) check(c);
+    for (c.codebook = 0; c.codebook < 6; ++c.codebook) check(c);
   }
 }
 
@@ -307,19 +307,16 @@ int main(int argc, char** argv) {
   kernel_count = conv_kernels(nullptr, kernels, 32);
   const ConvKernel* limited[32];
   if (conv_kernels("scalar", limited, 32) != 1 || limited[0] != kernels[kernel_count - 1]) {
-    std::printf("FAILED: the limit \"scalar\" must leave the reference alone\n"), ++failures;
+    coverage.fail("the limit \"scalar\" must leave the reference alone");
   }
   check_longest_sum();
   for (int i = 0; i < count; ++i) check(random_case());
-  for (const auto& [name, cases] : cases_run) std::printf("%s: %d cases\n", name.c_str(), cases);
-#if defined(__x86_64__)
-  size_t names = 0;
-  const char* const* isa = isa_names(&names);
-  for (size_t i = 0; i < names; ++i) {
-    if (cpu_has_isa(isa[i]) && isa_run[isa[i]] == 0) std::printf("FAILED: no kernel ran for %s\n", isa[i]), ++failures;
-    if (!cpu_has_isa(isa[i])) std::printf("%s: this CPU has it not, so not tested\n", isa[i]);
+  for (size_t i = 0; i < kernel_count; ++i) {
+    if (!coverage.has_run(kernels[i]->name)) coverage.fail("%s did not run", kernels[i]->name);
   }
+#if defined(__x86_64__)
+  return coverage.report({"scalar", "avx2", "avxvnni", "avx512vnni"});
+#else
+  return coverage.report({"scalar"});
 #endif
-  std::printf(failures ? "%d failures\n" : "all equal\n", failures);
-  return failures != 0;
 }

@@ -353,7 +353,7 @@ void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
     const int64_t bytes = conv_strip_bytes(kVectors, a.shape, ternary, strip.vectors);
     const int64_t blocks = bytes / kVectorBytes - kSums;
     if (ternary && many && 4 * blocks * kVectorBytes <= Vector::kDecodedBytes) decode_ahead(strip, blocks, decoded);
-    run_strip(strip, panel.group * (a.shape.in_channels / a.shape.groups), range);
+    run_strip(strip, conv_group_begin(a.shape, panel.group), range);
     weights += bytes;
   }
 }
@@ -362,8 +362,6 @@ void run(const ConvArgs& a, const ConvRange& range) {
   for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) run_panel(a, range, panel);
 }
 
-bool fits(const ConvShape& s, bool) {
-  return (s.groups == 1 || s.in_channels / s.groups % 4 == 0) && s.kernel_h * s.kernel_w <= kMaxTaps;
-}
+bool fits(const ConvShape& s, bool) { return s.kernel_h * s.kernel_w <= kMaxTaps; }
 size_t packed_bytes(const ConvShape& s, bool ternary) { return conv_packed_bytes(kVectors, s, ternary); }
 void pack(const ConvShape& s, const ConvWeights& weights, void* packed) { conv_pack(kVectors, s, weights, packed); }
