@@ -30,10 +30,6 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     ours = peers.PEERS[peers.OURS]
 
     def use(*names: str) -> None:
-        for name in list(peers.PEERS):
-            monkeypatch.delitem(peers.PEERS, name)
-        monkeypatch.setitem(peers.PEERS, peers.OURS, ours)
-        for name in names:
-            monkeypatch.setitem(peers.PEERS, name, f"fake_peers:{name}")
+        monkeypatch.setattr(peers, "PEERS", {peers.OURS: ours} | {name: f"fake_peers:{name}" for name in names})
 
     return use

@@ -14,6 +14,7 @@ import torch
 
 from tritkit.bench import Plan, run, running, timing
 from tritkit.bench.networks import ternary_network
+from tritkit.bench.rewriting import without_groups, without_norms, without_strided_slices
 from tritkit.bench.twin import FloatTwin
 from tritkit.bench.workload import make
 from tritkit.deploy import from_onnx
@@ -192,3 +193,30 @@ def test_a_file_is_taken_as_it_is_and_its_float_twin_is_the_network(fakes: Use, 
     assert facts["density"] == pytest.approx(0.5, abs=0.001)
     assert facts["workload"]["kind"] == "file"
     assert _rows(facts)["Right"]["status"] == "timed"
+
+
+@pytest.mark.parametrize("rewrite", [without_groups, without_norms, without_strided_slices])
+def test_another_form_of_a_network_is_the_same_network(rewrite: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(6, 9, 3, stride=2, padding=1, groups=3)
+            self.norm = torch.nn.BatchNorm2d(9)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.conv(x))[:, :, ::2, ::2]
+
+    torch.manual_seed(0)
+    net = Net()
+    x = torch.randn(2, 6, 14, 14)
+    net(x)  # sets the running statistics
+    with torch.no_grad():
+        other = rewrite(net.eval())
+        assert torch.allclose(other(x), net(x), atol=1e-5)
+    groups = [m.groups for m in other.modules() if isinstance(m, torch.nn.Conv2d)]
+    if rewrite is without_groups:
+        assert groups == [1, 1, 1]
+    elif rewrite is without_norms:
+        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in other.children())
+    else:
+        assert "getitem" not in str(other.graph)

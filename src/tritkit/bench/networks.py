@@ -18,7 +18,7 @@ _CIFAR = re.compile(r"(?:cifar-)?resnet(8|14|20|26|32|44|56|110)")
 _CONV = re.compile(r"conv:(\d{1,5})x(\d{1,5})x(\d{1,4})x(\d{1,4})k(\d{1,2})(?:s(\d))?")
 _LINEAR = re.compile(r"linear:(\d{1,5})x(\d{1,5})")
 _ASYMMETRY = (1.2, 0.7)  # Wp and Wn of an asymmetric layer, in units of the symmetric scale
-_STATISTICS = 8  # images that set the batch norms
+_STATISTICS = 32  # images that set the batch norms
 
 
 def architecture(name: str) -> tuple[nn.Module, Shape]:
@@ -62,13 +62,18 @@ def ternary_network(name: str, density: float, scales: str, seed: int) -> tuple[
 
 @torch.no_grad()
 def fill_(weight: Tensor, density: float, scales: str, generator: torch.Generator) -> None:
-    """Overwrite `weight` with codes of which the share `density` is not zero, times scales of He's size."""
+    """Overwrite `weight` with codes of which the share `density` is not zero, times scales of He's size.
+
+    Where Wp and Wn differ there are fewer weights of the larger one, so that their mean is 0: else all outputs of a
+    layer would rise and fall together.
+    """
     count = weight.numel()
     codes = torch.zeros(count)
     chosen = torch.randperm(count, generator=generator)[: max(1, round(density * count))]
-    codes[chosen] = torch.randint(0, 2, chosen.shape, generator=generator).float() * 2 - 1
     scale = math.sqrt(2 / (density * weight[0].numel()))
     pos, neg = (scale * a for a in (_ASYMMETRY if scales == "asymmetric" else (1.0, 1.0)))
+    plus = torch.rand(len(chosen), generator=generator) < neg / (pos + neg)
+    codes[chosen] = torch.where(plus, 1.0, -1.0)
     weight.copy_(torch.where(codes > 0, pos, torch.where(codes < 0, -neg, 0.0)).view_as(weight))
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_PATCH = 8  # pixels
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -19,6 +21,14 @@ class Shape:
     positive: bool = False
 
     def images(self, count: int, seed: int) -> NDArray[np.float32]:
-        """`count` random images, the same for the same seed."""
-        drawn = np.random.default_rng(seed).standard_normal((count, *self.input), dtype=np.float32)
-        return np.abs(drawn) if self.positive else drawn
+        """`count` random images, the same for the same seed. Those of a network have patches of one colour under their
+        noise: images of noise alone look all the same to deep layers, which makes their batch norms meaningless.
+        """
+        generator = np.random.default_rng(seed)
+        drawn = generator.standard_normal((count, *self.input), dtype=np.float32)
+        if self.positive or len(self.input) != 3:
+            return np.abs(drawn) if self.positive else drawn
+        channels, height, width = self.input
+        coarse = (count, channels, -(-height // _PATCH), -(-width // _PATCH))
+        patches = generator.standard_normal(coarse, dtype=np.float32).repeat(_PATCH, 2).repeat(_PATCH, 3)
+        return patches[:, :, :height, :width] + np.float32(0.3) * drawn

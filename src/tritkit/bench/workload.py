@@ -83,15 +83,18 @@ class Workload:
         net.eval().requires_grad_(False)
         return net
 
-    def write_float_onnx(self, path: Path, batch: int) -> None:
-        """The float network for exactly `batch` images, as torch's exporter writes it; batch norms are folded."""
+    def write_float_onnx(self, path: Path, batch: int, rewrite: Callable[[nn.Module], nn.Module] = lambda n: n) -> None:
+        """The float network for exactly `batch` images, as torch's exporter writes it; batch norms are folded.
+
+        rewrite: brings the network into the form that the engine runs best.
+        """
         import torch
 
         example = torch.from_numpy(self.images(batch))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter that needs no further package is deprecated
             torch.onnx.export(
-                self.network(), (example,), str(path), dynamo=False, opset_version=18, input_names=["images"]
+                rewrite(self.network()), (example,), str(path), dynamo=False, opset_version=18, input_names=["images"]
             )
 
 

@@ -31,6 +31,8 @@ class OnnxRuntimeInt8(OnnxRuntimeFloat32):
         )
         from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]
 
+        from tritkit.bench.rewriting import without_groups
+
         batches = iter(work.calibration(batch))
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -40,7 +42,7 @@ class OnnxRuntimeInt8(OnnxRuntimeFloat32):
 
         logging.getLogger().setLevel(logging.ERROR)
         with _scratch(folder) as (plain, shaped):
-            work.write_float_onnx(plain, batch)
+            work.write_float_onnx(plain, batch, without_groups)  # a quarter faster than convolutions in groups
             quant_pre_process(str(plain), str(shaped), skip_symbolic_shape=True)
             quantize_static(
                 str(shaped),

@@ -21,8 +21,10 @@ class OpenVinoInt8(OpenVinoFloat32):
         import nncf
         import openvino
 
+        from tritkit.bench.rewriting import without_groups
+
         plain = folder / "plain.onnx"
-        work.write_float_onnx(plain, batch)
+        work.write_float_onnx(plain, batch, without_groups)  # it runs convolutions in groups in float
         batches = work.calibration(batch)
         model = nncf.quantize(
             openvino.Core().read_model(plain),

@@ -22,11 +22,12 @@ class TorchFloat32(Peer):
 
     def load(self, work: Workload, batch: int, folder: Path, threads: int) -> None:
         import torch
-        from torch.fx.experimental.optimization import fuse
+
+        from tritkit.bench.rewriting import without_norms
 
         torch.set_num_threads(threads)
         self._torch, self._type = torch, getattr(torch, self._dtype)
-        net: Any = fuse(work.network())
+        net: Any = without_norms(work.network())
         self._net = net.to(memory_format=torch.channels_last).to(self._type)
 
     def arrange(self, images: Array) -> Any:
