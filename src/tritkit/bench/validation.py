@@ -6,8 +6,10 @@ import numpy as np
 
 from tritkit.bench.workload import Array, Workload
 
-LEAST_CORRELATION = 0.98
-"""With the float network. int8 engines reach 0.99 and more; a wrong layout or a broken conversion falls far below."""
+LEAST_CORRELATION = 0.95
+"""With the float network. A wrong layout or a broken conversion falls far below; int8 engines reach 0.97 to 1.00 on
+random networks, the less the deeper (OpenVINO 0.979 on ResNet-50), as nothing trained them to bear the rounding.
+"""
 
 
 def expected_output(work: Workload, batch: int) -> Array:
