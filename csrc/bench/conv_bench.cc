@@ -38,7 +38,7 @@ double clock_rate() {
 
 struct Layer {
   const char* name;
-  int64_t in, out, kernel, size, stride, images;
+  int64_t in, out, kernel, size, stride, images, groups = 1;
 };
 
 const Layer kLayers[] = {
@@ -51,6 +51,8 @@ const Layer kLayers[] = {
     {"1x1 512->2048 7x7", 512, 2048, 1, 7, 1, 1}, {"fc 4096->4096", 4096, 4096, 1, 1, 1, 1},
     {"fc 512->1000", 512, 1000, 1, 1, 1, 1},
     {"fc 64->10 x64", 64, 10, 1, 1, 1, 64},
+    {"depthwise 32 112x112", 32, 32, 3, 112, 1, 1, 32}, {"depthwise 144 56x56", 144, 144, 3, 56, 1, 1, 144},
+    {"depthwise 960 7x7", 960, 960, 3, 7, 1, 1, 960},   {"8 groups of 6 28x28", 48, 48, 3, 28, 1, 1, 8},
 };
 
 uint8_t* aligned(std::vector<uint8_t>& storage, size_t bytes) {
@@ -72,11 +74,11 @@ double seconds(const ConvKernel& kernel, const ConvArgs& args, const ConvRange& 
 
 double measure(const ConvKernel& kernel, const Layer& l, bool ternary, ConvOutput output) {
   ConvShape s;
-  s.in_channels = l.in, s.out_channels = l.out, s.kernel_h = s.kernel_w = l.kernel;
+  s.in_channels = l.in, s.out_channels = l.out, s.groups = l.groups, s.kernel_h = s.kernel_w = l.kernel;
   s.stride_h = s.stride_w = l.stride, s.out_h = s.out_w = l.size;
   if (!kernel.fits(s, ternary)) return 0;
   const int64_t width = (l.size - 1) * l.stride + l.kernel, pixels = l.images * l.size * l.size;
-  std::vector<int8_t> codes(static_cast<size_t>(l.in * l.out * l.kernel * l.kernel)), one(static_cast<size_t>(l.out), 1), minus(static_cast<size_t>(l.out), -1);
+  std::vector<int8_t> codes(static_cast<size_t>(l.in * l.out / l.groups * l.kernel * l.kernel)), one(static_cast<size_t>(l.out), 1), minus(static_cast<size_t>(l.out), -1);
   for (int8_t& code : codes) code = static_cast<int8_t>(std::rand() % 3 - 1);
   std::vector<uint8_t> xs, ys, rs, packs;
   ConvArgs a;

@@ -200,18 +200,23 @@ class Maker {
     const Window& w = conv.window;
     FloatConvArgs args{conv.groups, x.channels, x.height, x.width, y.channels, y.height, y.width, w.kernel_h, w.kernel_w,
                        w.stride_h, w.stride_w, w.dilation_h, w.dilation_w, w.top, w.left, nullptr, nullptr};
-    return float_step(y.channels, [from = place(x_index()), to = y_, args, weights = conv.weights, bias = conv.bias](const Frame& frame, Rows planes) {
+    const FloatKernels& kernels = float_kernels(isa_);
+    const auto run = [from = place(x_index()), to = y_, args, weights = conv.weights, bias = conv.bias,
+                      convolve = kernels.conv](const Frame& frame, Rows planes) {
       FloatConvArgs with_weights = args;
       with_weights.weights = weights.data();
       with_weights.bias = bias.data();
-      float_conv(with_weights, frame.floats(from), frame.writable_floats(to), planes.begin, planes.end);
-    });
+      convolve(with_weights, frame.floats(from), frame.writable_floats(to), planes.begin, planes.end);
+    };
+    return named(float_step(y.channels, run), kernels.isa);
   }
 
-  std::unique_ptr<Step> operator()(const FloatClip& clip) const {
-    return float_step(y_value_.elements(), [x = place(x_index()), y = y_, clip](const Frame& frame, Rows elements) {
-      float_clip(clip.low, clip.high, frame.floats(x), frame.writable_floats(y), elements.begin, elements.end);
-    });
+  std::unique_ptr<Step> operator()(const FloatClip& limits) const {
+    const FloatKernels& kernels = float_kernels(isa_);
+    const auto run = [x = place(x_index()), y = y_, limits, clip = kernels.clip](const Frame& frame, Rows elements) {
+      clip(limits.low, limits.high, frame.floats(x), frame.writable_floats(y), elements.begin, elements.end);
+    };
+    return named(float_step(y_value_.elements(), run), kernels.isa);
   }
 
  private:

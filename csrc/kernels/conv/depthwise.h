@@ -87,12 +87,20 @@ struct Finish {
   }
 
  private:
-  bool whole() const { return b.begin == b.first && b.end - b.first == kChannels; }
+  int64_t count() const { return b.end - b.first; }
+  bool whole() const { return b.begin == b.first && count() == kChannels; }
+  bool quads() const { return b.begin == b.first && count() % 4 == 0; }
+
+  Lanes::B load(const uint8_t* r) const {
+    if (whole()) return Lanes::load(r + b.first);
+    if (quads()) return Lanes::load_some(r + b.first, count());
+    alignas(64) uint8_t some[kChannels] = {};
+    for (int64_t c = b.begin; c < b.end; ++c) some[c - b.first] = r[c];
+    return Lanes::load(some);
+  }
 
   void add_residual(const Lanes::F (&value)[4], const uint8_t* r, Lanes::I (&codes)[4]) const {
-    alignas(64) uint8_t some[kChannels] = {};
-    for (int64_t c = b.begin; !whole() && c < b.end; ++c) some[c - b.first] = r[c];
-    const Lanes::B bytes = whole() ? Lanes::load(r + b.first) : Lanes::load(some), none = Lanes::splat_code(0);
+    const Lanes::B bytes = load(r), none = Lanes::splat_code(0);
     const Lanes::B low = Mix::low_bytes(bytes, none), high = Mix::high_bytes(bytes, none);
     const Lanes::I residual[4] = {Mix::low_words(low, none), Mix::high_words(low, none), Mix::low_words(high, none),
                                   Mix::high_words(high, none)};
@@ -106,6 +114,7 @@ struct Finish {
   void store(const Lanes::I (&codes)[4], uint8_t* y) const {
     const Lanes::B bytes = Mix::narrow(codes);
     if (whole()) return Lanes::store(y + b.first, bytes);
+    if (quads()) return Lanes::store_some(y + b.first, bytes, count());
     alignas(64) uint8_t some[kChannels];
     Lanes::store(some, bytes);
     for (int64_t c = b.begin; c < b.end; ++c) y[c] = some[c - b.first];
@@ -172,7 +181,7 @@ void run(const ConvArgs& a, const ConvRange& range) {
 }
 
 bool fits(const ConvShape& s, bool) {
-  return s.groups > 1 && s.groups == s.in_channels && s.groups == s.out_channels && tap_count(s) <= kMaxTaps;
+  return s.in_channels >= kLeastChannels && s.groups == s.in_channels && s.groups == s.out_channels && tap_count(s) <= kMaxTaps;
 }
 
 size_t packed_bytes(const ConvShape& s, bool) { return static_cast<size_t>(blocks(s) * block_bytes(s)); }

@@ -24,6 +24,8 @@ struct Mix {
   }
 };
 
+constexpr int64_t kLeastChannels = 2;
+
 #include "kernels/conv/depthwise.h"
 
 }  // namespace

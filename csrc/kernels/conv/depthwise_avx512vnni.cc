@@ -27,6 +27,8 @@ struct Mix {
   static B dot(B sum, B x, B w) { return _mm512_dpbusd_epi32(sum, x, w); }
 };
 
+constexpr int64_t kLeastChannels = 33;  // fewer fill a 256-bit register at most
+
 #include "kernels/conv/depthwise.h"
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Layers kept in float32 by policy: plain loops over dense NCHW. Not bit-exact between engines (order of additions).
+// Layers kept in float32 by policy: plain loops over dense NCHW, vectorised by the compiler for each instruction set. Not bit-exact
+// between engines (order of additions).
 #pragma once
 #include <cstdint>
 
@@ -12,10 +13,15 @@ struct FloatConvArgs {
   const float* bias = nullptr;     // [out_channels]
 };
 
-// Planes [begin, end) of images * out_channels flattened.
-void float_conv(const FloatConvArgs& args, const float* x, float* y, int64_t begin, int64_t end);
+struct FloatKernels {
+  const char* isa;
+  // Planes [begin, end) of images * out_channels flattened. A plane does not depend on the others of the call.
+  void (*conv)(const FloatConvArgs& args, const float* x, float* y, int64_t begin, int64_t end);
+  // y = min(max(x, low), high); elements [begin, end). A NaN stays one.
+  void (*clip)(float low, float high, const float* x, float* y, int64_t begin, int64_t end);
+};
 
-// y = min(max(x, low), high); elements [begin, end). A NaN stays one.
-void float_clip(float low, float high, const float* x, float* y, int64_t begin, int64_t end);
+// The widest that this CPU has and `isa_limit` admits (null: no limit).
+const FloatKernels& float_kernels(const char* isa_limit);
 
 }  // namespace tritkit
