@@ -23,6 +23,7 @@ _HOME = {
     "quantize_activations": "tritkit.activations",
     "calibrate": "tritkit.activations",
     "freeze_": "tritkit.activations",
+    "quantize": "tritkit.post",
     "export": "tritkit.deploy",
     "Session": "tritkit.runtime",
     "hub": "tritkit.zoo",

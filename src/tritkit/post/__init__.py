@@ -1,0 +1,33 @@
+"""Ternary networks without training: from a float network and some images without labels.
+
+    from tritkit.methods import FGQ
+    net = tritkit.quantize(float_net, FGQ(group_size=4), loader)       # at most 1,024 normalised images
+    tritkit.export(net, "net.onnx", example)
+
+`Steps` says how: `BETTER` (the default) or `FAITHFUL`, the paper's. docs/post-training.md has what each step gains.
+"""
+
+from __future__ import annotations
+
+from tritkit.post.counts import Counts, LayerCount, count
+from tritkit.post.power_of_two import PowerOfTwo
+from tritkit.post.quantizing import BETTER, FAITHFUL, Steps, quantize
+from tritkit.post.steps import Compensate, Descend, MatchMoments, Nearest, Reestimate, Regress, Solve
+
+__all__ = [
+    "BETTER",
+    "FAITHFUL",
+    "Compensate",
+    "Counts",
+    "Descend",
+    "LayerCount",
+    "MatchMoments",
+    "Nearest",
+    "PowerOfTwo",
+    "Reestimate",
+    "Regress",
+    "Solve",
+    "Steps",
+    "count",
+    "quantize",
+]

@@ -1,0 +1,115 @@
+"""What a layer's inputs and wanted outputs say about its weight: means and second moments, all that the steps need.
+
+A convolution is a linear map of patches x (K = kh·kw·I values) to O outputs. With the shift of each output free, the
+squared error of a weight w [O, K] against wanted outputs t is, up to a constant,
+
+    w·H·wᵀ − 2·w·Cᵀ        H = mean (x − x̄)(x − x̄)ᵀ,   C = mean (t − t̄)(x − x̄)ᵀ
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tritkit.post.layers import Layer
+
+__all__ = ["Moments", "as_columns", "as_weight", "moments_of"]
+
+_ROWS = 1 << 17  # patches that are looked at: many times K, where there are that many
+_CHUNK = 32  # images
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """float64, over `count` patches. x_mean [K], h [K, K], t_mean [O], t_var [O], c [O, K].
+
+    Columns are ordered (ky, kx, input channel): see `as_columns`.
+    """
+
+    count: int
+    x_mean: Tensor
+    h: Tensor
+    t_mean: Tensor
+    t_var: Tensor
+    c: Tensor
+
+    def error(self, w: Tensor) -> Tensor:
+        """Mean squared error of each output [O] with the best shift, for weights w [O, K]."""
+        return self.t_var + ((w @ self.h - 2 * self.c) * w).sum(dim=1)
+
+    def variance(self, w: Tensor) -> Tensor:
+        """Of each output [O] of weights w [O, K]."""
+        return ((w @ self.h) * w).sum(dim=1).clamp(min=0)
+
+
+def as_columns(weight: Tensor) -> Tensor:
+    """[O, I, kh, kw] or [O, I] as [O, K], columns ordered (ky, kx, input channel)."""
+    return weight.flatten(1) if weight.dim() == 2 else weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def as_weight(columns: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of `as_columns` for a weight of `shape`."""
+    if len(shape) == 2:
+        return columns.reshape(shape)
+    outputs, channels, height, width = shape
+    return columns.reshape(outputs, height, width, channels).permute(0, 3, 1, 2).contiguous()
+
+
+def moments_of(layer: Layer, x: Tensor, target: Tensor) -> Moments:
+    """Of the layer's inputs x and what it should give behind its batch norm, over all calibration images.
+
+    Where a convolution sees more than 131,072 patches, some positions of each image are taken, drawn from a fixed seed.
+    """
+    outputs, size = layer.module.weight.shape[0], layer.module.weight[0].numel()
+    xs, ts, tts = (torch.zeros(n, dtype=torch.float64) for n in (size, outputs, outputs))
+    xxs, txs = (torch.zeros(n, size, dtype=torch.float64) for n in (size, outputs))
+    count = 0
+    for patches, wanted in _chunks(layer, x, target):
+        count += len(patches)
+        xs += patches.sum(dim=0, dtype=torch.float64)
+        ts += wanted.sum(dim=0, dtype=torch.float64)
+        tts += wanted.double().square().sum(dim=0)
+        xxs += (patches.T @ patches).double()
+        txs += (wanted.T @ patches).double()
+    x_mean, t_mean = xs / count, ts / count
+    h = xxs / count - torch.outer(x_mean, x_mean)
+    c = txs / count - torch.outer(t_mean, x_mean)
+    return Moments(count, x_mean, h, t_mean, (tts / count - t_mean.square()).clamp(min=0), c)
+
+
+def _chunks(layer: Layer, x: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Patches [n, K] and what is wanted there [n, O], some images at a time."""
+    if isinstance(layer.module, nn.Linear):
+        yield _flat(x), _flat(target)
+        return
+    positions = target.shape[2] * target.shape[3]
+    wanted = max(1, -(-_ROWS // len(x)))
+    draw = torch.Generator().manual_seed(0)
+    for start in range(0, len(x), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        taken = torch.randperm(positions, generator=draw)[:wanted] if wanted < positions else slice(None)
+        pair = (_patches(layer.module, x[part]), target[part].flatten(2))
+        patches, goal = (rows[:, :, taken].transpose(1, 2).flatten(0, 1) for rows in pair)
+        yield patches, goal
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _patches(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """[n, K, positions] with K ordered (ky, kx, input channel)."""
+    height, width = conv.kernel_size
+    if isinstance(conv.padding, str):
+        same = conv.padding == "same"
+        pads = [d * (k - 1) if same else 0 for d, k in zip(conv.dilation, conv.kernel_size, strict=True)]
+        x, padding = F.pad(x, (pads[1] // 2, pads[1] - pads[1] // 2, pads[0] // 2, pads[0] - pads[0] // 2)), (0, 0)
+    else:
+        padding = (conv.padding[0], conv.padding[1])
+    unfolded = F.unfold(x, (height, width), conv.dilation, padding, conv.stride)
+    split = unfolded.reshape(len(x), x.shape[1], height * width, -1)
+    return split.transpose(1, 2).reshape(unfolded.shape)

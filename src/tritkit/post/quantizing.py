@@ -1,0 +1,217 @@
+"""`quantize`: a trained float network in, a ternary one with 8-bit activations out, from some images without labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from tritkit.activations import FakeQuantize, Observer, Percentile, Range, freeze_, quantize_activations
+from tritkit.deploy.lower_weights import int8_weight
+from tritkit.errors import UserError
+from tritkit.methods import FGQ, Method
+from tritkit.post.groups import Layout
+from tritkit.post.images import check_fit, collect
+from tritkit.post.layers import Layer, find_layers
+from tritkit.post.moments import Moments, as_columns, moments_of
+from tritkit.post.steps import Compensate, Descend, Fold, Nearest, NormStep, Reestimate, Regress, Solve, WeightStep
+from tritkit.post.walk import Runner
+from tritkit.surgery import Select, ternarize_
+
+__all__ = ["BETTER", "FAITHFUL", "Progress", "Steps", "quantize"]
+
+Progress = Callable[[int, int, str], None]
+"""Called with (layers done, layers in all, name of the layer that comes)."""
+
+_RIDGE = 1e-2  # of the mean of H's diagonal
+_OBSERVED = 256  # images a batch that an observer sees
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How layers are quantized. weights: in turn, for each layer; norm: then, behind it.
+
+    observer: chooses the ranges of the activations.
+    """
+
+    weights: tuple[WeightStep, ...]
+    norm: NormStep
+    observer: Observer = field(default_factory=Percentile)
+
+
+FAITHFUL = Steps((Nearest(),), Reestimate())
+"""FGQ as published: closest weights group by group, batch norm measured again, 8-bit activations."""
+
+BETTER = Steps((Solve(), Compensate(), Descend()), Regress())
+"""Codes, scales and shifts that keep each layer's outputs on the calibration images."""
+
+
+def quantize(
+    net: nn.Module,
+    method: Method,
+    loader: Iterable[Any],
+    *,
+    exclude: Select | None = None,
+    steps: Steps = BETTER,
+    images: int = 1024,
+    progress: Progress | None = None,
+) -> GraphModule:
+    """A ternary copy of the float network `net`, ready for `export`; `net` itself stays as it is.
+
+    method: FGQ; its groups and scales are used.
+    loader: batches of normalised images without labels (or tuples that begin with them), of which the first `images`
+        are used.
+    exclude: layers that become int8 instead, as in `ternarize_`; None: the first and the last.
+    progress: called before each layer.
+
+    The copy is a traced network as `quantize_activations` gives it: its layers are parametrized by `method`, its
+    activations quantized with fixed ranges. Deterministic.
+
+    Raises UserError for bad images and what `find_layers` says; UnsupportedError for a network that cannot be traced
+    or has a layer to make ternary that runs twice, shares its weight, or is a convolution in groups.
+    """
+    if not isinstance(method, FGQ):
+        raise UserError(f"post-training quantization takes FGQ (any group size), got {method!r}")
+    batch = collect(loader, images)
+    return _Quantizing(net, {}, method, batch, exclude, steps, progress).run()
+
+
+class _Quantizing:
+    """One pass through the network and its float original."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        methods: Mapping[str, FGQ],
+        method: FGQ,
+        images: Tensor,
+        exclude: Select | None,
+        steps: Steps,
+        progress: Progress | None,
+    ) -> None:
+        original = copy.deepcopy(net).eval()
+        check_fit(original, images)
+        floating = quantize_activations(original, steps.observer)
+        self.net = copy.deepcopy(floating)
+        self.layers, self.others = find_layers(self.net, exclude)
+        self.methods = {layer.name: methods.get(layer.name, method) for layer in self.layers}
+        self.steps, self.progress = steps, progress
+        self._by_node = {layer.node: layer for layer in self.layers}
+        twins = {node.name: node for node in floating.graph.nodes}
+        wanted = {twins[n.name] for layer in self.layers for n in (layer.end, layer.add) if n is not None}
+        self._twins = twins
+        self._float = Runner(floating, images, keep=wanted)
+        self._runner = Runner(self.net, images, self._prepare)
+        self._modules = dict(self.net.named_modules())
+
+    def run(self) -> GraphModule:
+        for layer in self.others:
+            _to_int8_(layer)
+        self._runner.run_to_end()
+        for layer in self.layers:
+            ternarize_(self.net, self.methods[layer.name], include=[layer.name])
+        freeze_(self.net)
+        return self.net
+
+    def _prepare(self, node: Node) -> None:
+        if node in self._by_node:
+            self._fit(self._by_node[node])
+        elif node.op == "call_module":
+            module = self._modules[str(node.target)]
+            if isinstance(module, FakeQuantize):
+                _set_range(module, self._runner.value(node.all_input_nodes[0]))
+
+    def _fit(self, layer: Layer) -> None:
+        if self.progress is not None:
+            self.progress(self.layers.index(layer), len(self.layers), layer.name)
+        moments = moments_of(layer, self._runner.value(layer.node.all_input_nodes[0]), self._target(layer))
+        fold = _fold(layer, self.methods[layer.name], moments, behind_norm=self.steps.norm.behind)
+        for step in self.steps.weights:
+            step(fold)
+        weight = fold.ternary().dequantize()
+        with torch.no_grad():
+            layer.module.weight.copy_(weight)
+        _set_norm_(layer, as_columns(weight).double(), moments, self.steps.norm)
+
+    def _target(self, layer: Layer) -> Tensor:
+        """What the layer should give behind its batch norm: the float network's value there; at the end of a residual
+        branch, what is missing to the float network's sum, so that errors do not add up along the shortcuts.
+        """
+        target: Tensor = self._float.take(self._twins[layer.end.name])
+        if layer.add is None:
+            return target
+        total: Tensor = self._float.take(self._twins[layer.add.name])
+        ours = {layer.end, *layer.end.users}
+        others = [n for n in layer.add.all_input_nodes if n not in ours]
+        if len(others) != 1 or self._runner.waits_for(others[0], self._by_node):
+            return target
+        rest: Tensor = self._runner.value(others[0])
+        return total - rest
+
+
+def _fold(layer: Layer, method: FGQ, moments: Moments, behind_norm: bool) -> Fold:
+    """The float weights, times their batch norm's factors where outputs are wanted behind it, and the moments."""
+    start = as_columns(layer.weight()).double()
+    factor = _norm_factor(layer) if behind_norm else None
+    if factor is not None:
+        start = start * factor[:, None]
+    layout = Layout.of(method, layer.module.weight.shape)
+    order = layout.order
+    start, h = start[:, order], moments.h[order][:, order]
+    ridge = _RIDGE * float(h.diagonal().mean()) or 1.0
+    h = h + ridge * torch.eye(len(h), dtype=h.dtype)
+    return Fold(layout, start, h, moments.c[:, order] + ridge * start, ridge)
+
+
+def _norm_factor(layer: Layer) -> Tensor | None:
+    """What the batch norm multiplies each output by, float64 [O]."""
+    if layer.norm is None:
+        return None
+    norm = layer.norm[1]
+    assert norm.running_var is not None
+    factor = (norm.running_var.double() + norm.eps).rsqrt()
+    return factor if norm.weight is None else factor * norm.weight.detach().double()
+
+
+@torch.no_grad()
+def _set_norm_(layer: Layer, q: Tensor, moments: Moments, step: NormStep) -> None:
+    """Put the scale and shift behind the weights q into the batch norm, or into the layer where there is none."""
+    scaling, module = step(q, moments), layer.module
+    if layer.norm is None:
+        if scaling is not None:
+            module.weight.mul_(scaling.factor.reshape(-1, *[1] * (module.weight.dim() - 1)))
+            module.bias = nn.Parameter(scaling.shift.float())
+        return
+    norm = layer.norm[1]
+    mean, variance = q @ moments.x_mean, moments.variance(q)
+    if module.bias is not None:
+        mean = mean + module.bias
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+    if scaling is not None:
+        norm.affine = True
+        norm.weight = nn.Parameter((scaling.factor * (variance + norm.eps).sqrt()).float())
+        norm.bias = nn.Parameter((scaling.shift + scaling.factor * (q @ moments.x_mean)).float())
+
+
+def _set_range(quantizer: FakeQuantize, x: Tensor) -> None:
+    seen = Range(quantizer.observer)
+    for start in range(0, len(x), _OBSERVED):
+        seen.update(x[start : start + _OBSERVED])
+    quantizer.set_range(seen.low, seen.high)
+
+
+@torch.no_grad()
+def _to_int8_(layer: Layer) -> None:
+    """Give the layer the values that its int8 form will have, so that what follows is fitted to them."""
+    integers, unit = int8_weight(layer.module.weight)
+    values = torch.from_numpy(integers.values).double()
+    values *= torch.from_numpy(unit).reshape(-1, *[1] * (values.dim() - 1))
+    layer.module.weight.copy_(values)

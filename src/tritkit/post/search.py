@@ -1,0 +1,138 @@
+"""Codes and scales of one layer that keep its outputs: every routine lowers (w − w')·H·(w − w')ᵀ, row by row.
+
+w: the wanted weights, float64 [O, K]; w': the ternary ones; H: float64 [K, K], positive definite; the columns of all
+in the order of the layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tritkit.post.groups import Layout, Rows
+
+__all__ = ["compensated", "descended", "plain", "refitted", "row_errors", "solved"]
+
+
+def row_errors(w: Tensor, rows: Rows, h: Tensor) -> Tensor:
+    """(w − w')·H·(w − w')ᵀ of each row [O]."""
+    gap = w - rows.weights()
+    errors: Tensor = torch.linalg.vecdot(gap @ h, gap)
+    return errors
+
+
+def solved(w: Tensor, h: Tensor, c: Tensor) -> Tensor:
+    """The weights that map the inputs to the wanted outputs best, starting from w: w + (C − w·H)·H⁻¹."""
+    step: Tensor = torch.linalg.solve(h, (c - w @ h).T)
+    return w + step.T
+
+
+def plain(w: Tensor, layout: Layout) -> Rows:
+    """The closest ternary weights, group by group, whatever the inputs: FGQ."""
+    pos, neg, codes = [], [], []
+    for start, stop in zip(layout.bounds, layout.bounds[1:], strict=False):
+        p, n = layout.scales(w[:, start:stop])
+        pos.append(p)
+        neg.append(n)
+        codes.append(_nearest(w[:, start:stop], p[:, None], n[:, None]))
+    return _rows(layout, torch.cat(codes, dim=1), torch.stack(pos, 1), torch.stack(neg, 1))
+
+
+def compensated(w: Tensor, layout: Layout, h: Tensor, scales: Rows | None = None) -> Rows:
+    """Column by column: each takes its nearest code, and what that is wrong by is spread over the columns to come, by
+    the inverse of H (Frantar et al. 2022, GPTQ, https://arxiv.org/abs/2210.17323).
+
+    A group's scale is the method's exact one for its weights as the columns before it have left them; or, given
+    `scales`, the one there.
+    """
+    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    w = w.clone()
+    codes = torch.zeros_like(w)
+    pos = w.new_zeros(len(w), layout.groups)
+    neg = w.new_zeros(len(w), layout.groups)
+    for g, (start, stop) in enumerate(zip(layout.bounds, layout.bounds[1:], strict=False)):
+        p, n = layout.scales(w[:, start:stop]) if scales is None else (scales.pos[:, g], scales.neg[:, g])
+        pos[:, g], neg[:, g] = p, n
+        for k in range(start, stop):
+            codes[:, k] = _nearest(w[:, k], p, n)
+            value = codes[:, k] * torch.where(codes[:, k] > 0, p, n)
+            error = (w[:, k] - value) / upper[k, k]
+            w[:, k:] -= torch.outer(error, upper[k, k:])
+    return _rows(layout, codes, pos, neg)
+
+
+def refitted(w: Tensor, rows: Rows, h: Tensor) -> Rows:
+    """The same codes with the best scales: for each row the normal equations of its G scales, with w·H on the right.
+
+    A row whose best scales are not all positive keeps its own where they are not.
+    """
+    size = _stacked(rows).shape[1]
+    left, right = w.new_zeros(len(w), size, size), w.new_zeros(len(w), size)
+    wanted = w @ h
+    for o, (codes, of) in enumerate(zip(rows.codes, _scale_of(rows), strict=True)):
+        half = h.new_zeros(size, len(h)).index_add_(0, of, h * codes[:, None] * codes)
+        left[o].index_add_(1, of, half)
+        right[o].index_add_(0, of, codes * wanted[o])
+    old = _stacked(rows)
+    diagonal = left.diagonal(dim1=1, dim2=2)
+    dead = diagonal <= 0  # no code uses the scale
+    left = left + torch.diag_embed(torch.where(dead, 1.0, 1e-9 * diagonal))
+    new = torch.linalg.solve(left, torch.where(dead, old, right))
+    bad = (new <= 0) & ~dead
+    return _unstacked(rows, torch.where(bad, old, new))
+
+
+def descended(w: Tensor, rows: Rows, h: Tensor, sweeps: int) -> Rows:
+    """Coordinate descent on the codes, scales fixed: each weight in turn takes the code that leaves the least error.
+    It ends early where a sweep changes nothing.
+    """
+    group = rows.layout.group_of()
+    pos, neg = rows.pos[:, group], rows.neg[:, group]
+    codes, now = rows.codes.clone(), rows.weights()
+    slope = (now - w) @ h  # half the gradient
+    diagonal = h.diagonal()
+    for _ in range(sweeps):
+        changed = 0
+        for k in range(w.shape[1]):
+            wanted = now[:, k] - slope[:, k] / diagonal[k]  # the best real value of this weight
+            code = _nearest(wanted, pos[:, k], neg[:, k])
+            value = code * torch.where(code > 0, pos[:, k], neg[:, k])
+            step = value - now[:, k]
+            moved = step.nonzero()[:, 0]
+            if len(moved):
+                slope[moved] += torch.outer(step[moved], h[k])
+                codes[:, k], now[:, k] = code, value
+                changed += len(moved)
+        if not changed:
+            break
+    return replace(rows, codes=codes)
+
+
+def _nearest(w: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
+    """The code whose value is closest to w; halfway gives 0."""
+    return (w > pos / 2).to(w) * (pos > 0) - (w < -neg / 2).to(w) * (neg > 0)
+
+
+def _rows(layout: Layout, codes: Tensor, pos: Tensor, neg: Tensor) -> Rows:
+    return Rows(layout, codes, pos, pos if layout.method.scales == "shared" else neg)
+
+
+def _scale_of(rows: Rows) -> Tensor:
+    """int64 [O, K]: which of `_stacked(rows)` scales each weight."""
+    group = rows.layout.group_of().expand(rows.codes.shape)
+    if rows.layout.method.scales == "shared":
+        return group
+    return group + rows.layout.groups * (rows.codes < 0)
+
+
+def _stacked(rows: Rows) -> Tensor:
+    return rows.pos if rows.layout.method.scales == "shared" else torch.cat([rows.pos, rows.neg], dim=1)
+
+
+def _unstacked(rows: Rows, scales: Tensor) -> Rows:
+    if rows.layout.method.scales == "shared":
+        return replace(rows, pos=scales, neg=scales)
+    pos, neg = scales.chunk(2, dim=1)
+    return replace(rows, pos=pos, neg=neg)
