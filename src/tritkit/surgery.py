@@ -84,8 +84,18 @@ def strip_(net: nn.Module, keep: Literal["ternary", "latent"] = "ternary") -> li
         if len(_parametrizations(layer)) != 1:
             raise UserError(f"the weight of layer {name!r} has other parametrizations too; remove those first")
     for layer in layers.values():
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=keep == "ternary")
+        unparametrize_(layer, leave_parametrized=keep == "ternary")
     return list(layers)
+
+
+def unparametrize_(layer: nn.Module, leave_parametrized: bool) -> None:
+    """Make the weight of a parametrized layer a plain parameter: the value the layer computes with, or the original.
+    Copies of the layer keep theirs.
+    """
+    cls = type(layer)  # PyTorch makes the weight a property of the class, copies share the class, removing deletes it
+    body = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
+    layer.__class__ = type(cls.__name__, cls.__bases__, body)
+    parametrize.remove_parametrizations(layer, "weight", leave_parametrized=leave_parametrized)
 
 
 def named_ternary(net: nn.Module) -> Iterator[tuple[str, nn.Module, Ternary]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -39,9 +41,10 @@ def batch() -> Tensor:
     return torch.randn(8, 2, 4, 4, generator=torch.Generator().manual_seed(4))
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def worker(number: int, rank: int, folder: str) -> None:
+    """Rank 0 or 1; `number` is the one `spawn` gives."""
+    group = {"init_method": f"file://{folder}/store", "rank": rank, "world_size": 2, "timeout": timedelta(seconds=120)}
+    dist.init_process_group("gloo", **group)
     try:
         part = batch().chunk(2)[rank]
         states = {name: train(DistributedDataParallel(network(name)), part) for name in names()}
@@ -52,9 +55,11 @@ def worker(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, STATE]]:
-    """What each of the two processes has at the end, by method."""
+    """What each of the two processes has at the end, by method. This one is the first: each more imports torch anew."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(worker, args=(str(folder),), nprocs=2)
+    other = torch.multiprocessing.spawn(worker, args=(1, str(folder)), nprocs=1, join=False)
+    worker(0, 0, str(folder))
+    other.join()
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -189,6 +189,20 @@ class TestStrip:
         for key, value in net.state_dict().items():
             assert torch.equal(value, original[key])
 
+    @pytest.mark.parametrize("keep", ["ternary", "latent"])
+    def test_a_copy_and_its_original_are_stripped_each_on_its_own(self, keep: Any) -> None:
+        net = Small().eval()
+        names = ternarize_(net, TTQ())
+        copied, expected = copy.deepcopy(net), net(X)
+        strip_(copied, keep)
+        assert torch.equal(net(X), expected)
+        assert list(ternary_layers(net)) == names
+        assert not ternary_layers(copied)
+        assert ternarize_(copied, TTQ()) == names
+        strip_(net)
+        assert torch.equal(net(X), expected)
+        assert list(ternary_layers(copied)) == names
+
     def test_mistakes(self) -> None:
         net = Small()
         with pytest.raises(UserError, match="no ternary layer; call ternarize_ first"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tritkit.errors import UserError
+from tritkit.surgery import unparametrize_
 
 _Kind = TypeVar("_Kind", bound=nn.Module)
 
@@ -67,18 +68,8 @@ def parametrize_(layer: nn.Module, made_by: nn.Module) -> None:
 def plain_(layer: nn.Module) -> None:
     """Make the weight a plain parameter with the values the layer computes with."""
     if len(_parametrizations(layer)):
-        _own_class(layer)
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        unparametrize_(layer, leave_parametrized=True)
         layer.weight.grad = None
-
-
-def _own_class(layer: nn.Module) -> None:
-    """Give a parametrized layer a class that no copy of it shares. PyTorch makes the weight a property of the class,
-    `copy.deepcopy` keeps the class, and removing a parametrization deletes the property for all of them.
-    """
-    cls = type(layer)
-    body = {key: value for key, value in vars(cls).items() if key not in ("__dict__", "__weakref__")}
-    layer.__class__ = type(cls.__name__, cls.__bases__, body)
 
 
 def _parametrizations(layer: nn.Module) -> Any:
