@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/baked/baked.h"
+#include "kernels/gather/gather.h"
 
 using namespace tritkit;
 
@@ -102,8 +103,10 @@ void measure(const Layer& l, double density, bool symmetric) {
   const double made = now() - begin;
   uint8_t* const scratch = aligned(works, baked->scratch_bytes());
   const double fast = seconds([&] { baked->run(a, l.images, 0, 1, scratch); });
-  std::printf("%-22s %.2f %s dense %6.1f  baked %6.1f (guess %6.1f)  %5.2f times  code %7.1f KB in %.2f ms\n", l.name, density, symmetric ? "=" : "/", macs / slow / rate,
-              macs / fast / rate, macs / baked->cycles(l.images), slow / fast, static_cast<double>(baked->code_bytes()) / 1e3, made * 1e3);
+  const auto gather = GatherConv::make(a, weights, nullptr, true);
+  const double picked = seconds([&] { gather->run(a, {0, pixels, 0, dense->panels(s)}); });
+  std::printf("%-22s %.2f %s dense %6.1f  gather %6.1f %5.2f times (%.0f KB)  baked %6.1f (guess %6.1f)  %5.2f times, code %7.1f KB in %.2f ms\n", l.name, density, symmetric ? "=" : "/", macs / slow / rate,
+              macs / picked / rate, slow / picked, static_cast<double>(gather->packed_bytes()) / 1e3, macs / fast / rate, macs / baked->cycles(l.images), slow / fast, static_cast<double>(baked->code_bytes()) / 1e3, made * 1e3);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "kernels/baked/baked.h"
 #include "kernels/conv/conv.h"
+#include "kernels/gather/gather.h"
 #include "runtime/session.h"
 
 #ifndef TRITKIT_VERSION
@@ -98,6 +99,7 @@ void describe(const StepInfo& step, tk_step_info* info) {
   info->macs = step.macs;
   info->code_bytes = step.code_bytes;
   info->dense_nanoseconds = step.dense_nanoseconds;
+  info->gather_nanoseconds = step.gather_nanoseconds;
   info->baked_nanoseconds = step.baked_nanoseconds;
 }
 
@@ -105,11 +107,12 @@ struct KernelName {
   const char *name, *isa;
 };
 
-// The convolution kernels of this CPU, preferred first; the one that needs no packing by its own name.
+// The convolution kernels of this CPU: those that skip zeros, then the dense ones, preferred first.
 std::vector<KernelName> kernel_names() {
   const ConvKernel* kernels[64];
   const size_t count = conv_kernels(nullptr, kernels, 64);
   std::vector<KernelName> names;
+  if (GatherConv::available(nullptr)) names.push_back({GatherConv::name(), GatherConv::isa()});
   if (BakedConv::available(nullptr)) names.push_back({BakedConv::name(), BakedConv::isa()});
   for (size_t i = 0; i < count; ++i) names.push_back({kernels[i]->name, kernels[i]->isa});
   return names;

@@ -1,28 +1,33 @@
 // The weighted step: weights packed for the first kernel that fits, zero point folded into the bias.
 #include <algorithm>
-#include <chrono>
 #include <new>
 
 #include "base/checked.h"
 #include "base/memory.h"
 #include "kernels/baked/baked.h"
 #include "kernels/copy/copy.h"
+#include "kernels/gather/gather.h"
 #include "runtime/steps.h"
 
 namespace tritkit {
 namespace {
+
+constexpr int64_t kSparsePixels = 8;  // of an image, below which the memory of the weights decides, and dense ones are the smallest
 
 class ConvStep final : public Step {
  public:
   ConvStep(const StepContext& context, const PlannedNode& node, const Conv& conv);
   void run(const Frame& frame, int64_t part, int64_t parts) const override;
   int64_t scratch_bytes() const override { return baked_ ? static_cast<int64_t>(baked_->scratch_bytes()) : 0; }
-  void tune(const Frame& frame) override;
+  bool try_way(int way) override;
+  void choose(const int64_t* nanoseconds) override;
 
  private:
-  bool use_baked(int64_t batch) const { return baked_ && batch >= baked_from_; }
-  void bake(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights);
-  int64_t time(const Frame& frame);
+  enum Way { kDense, kGather, kBaked };
+  bool use_baked(int64_t batch) const { return baked_ && (way_ < 0 ? batch >= baked_from_ : way_ == kBaked); }
+  bool use_gather() const { return gather_ && (way_ < 0 || way_ == kGather); }
+  void add_sparse(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights);
+  void describe();
   void choose_kernel(const StepContext& context, const Conv& conv);
   void fold(const Conv& conv, float x_scale, int32_t x_zero, float y_scale);
   void set_outputs(const StepContext& context, const PlannedNode& node, const Conv& conv);
@@ -36,8 +41,10 @@ class ConvStep final : public Step {
   Place x_, y_, residual_;
   int64_t x_shift_ = 0;  // from pixel (0, 0) back to where the first tap reads
   AlignedBuffer packed_, bias_, multiplier_;
-  std::unique_ptr<BakedConv> baked_;  // null: only kernel_ runs
-  int64_t baked_from_ = 1;            // the smallest batch it runs
+  std::unique_ptr<GatherConv> gather_;  // runs in place of kernel_
+  std::unique_ptr<BakedConv> baked_;    // and in place of both from a batch on
+  int64_t baked_from_ = 1;              // the smallest batch it runs
+  int way_ = -1;                        // while they are tried
 };
 
 // [O, C, kh, kw] to the kernels' [O, kh, kw, C].
@@ -78,12 +85,18 @@ ConvStep::ConvStep(const StepContext& context, const PlannedNode& node, const Co
   pack(context, conv, node.window);
   info.weights = static_cast<int64_t>(conv.codes.size());
   info.nonzero = info.weights - std::count(conv.codes.begin(), conv.codes.end(), int8_t{0});
-  info.packed_bytes = static_cast<int64_t>(packed_.size());
   info.macs = info.weights * own.height * own.width;
-  info.kernel = baked_ ? BakedConv::name() : kernel_->name;
-  info.code_bytes = baked_ ? static_cast<int64_t>(baked_->code_bytes()) : 0;
+  describe();
   nanoseconds = info.macs / 100;
   split_panels_ = panels_ > 1 && info.packed_bytes > x_.bytes;
+}
+
+// Names what runs, and its bytes.
+void ConvStep::describe() {
+  const char* const plain = gather_ ? GatherConv::name() : kernel_->name;
+  info.kernel = !baked_ ? plain : baked_from_ == 1 ? BakedConv::name() : std::string(plain) + " / " + BakedConv::name() + " from batch " + std::to_string(baked_from_);
+  info.packed_bytes = static_cast<int64_t>(gather_ ? gather_->packed_bytes() : packed_.size());
+  info.code_bytes = baked_ ? static_cast<int64_t>(baked_->code_bytes()) : 0;
 }
 
 void ConvStep::choose_kernel(const StepContext& context, const Conv& conv) {
@@ -149,54 +162,48 @@ void ConvStep::pack(const StepContext& context, const Conv& conv, const Window& 
   }
   kernel_->pack(args_.shape, weights, packed_.data());
   args_.packed = packed_.data();
-  bake(context, conv, window, weights);
+  add_sparse(context, conv, window, weights);
 }
 
-void ConvStep::bake(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights) {
+// The ways that skip zeros, as far as the engine allows them.
+void ConvStep::add_sparse(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights) {
   const Options& options = context.options;
-  const bool always = options.engine == Engine::baked;
-  if (!conv.ternary || (options.engine != Engine::fastest && !always)) return;
-  const BakedPads pads{window.top, window.left, window.bottom, window.right};
-  baked_ = BakedConv::make(args_.shape, pads, weights, options.isa.empty() ? nullptr : options.isa.c_str(), *context.code_left, always);
+  const char* const isa = options.isa.empty() ? nullptr : options.isa.c_str();
+  const bool tried = options.engine == Engine::fastest && args_.shape.out_h * args_.shape.out_w >= kSparsePixels;
+  if (!conv.ternary) return;
+  if (tried || options.engine == Engine::gather) gather_ = GatherConv::make(args_, weights, isa, !tried);
+  if (tried || options.engine == Engine::baked) {
+    const BakedPads pads{window.top, window.left, window.bottom, window.right};
+    baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, !tried);
+  }
   if (baked_) *context.code_left -= baked_->code_bytes();
 }
 
-// Both ways are timed on one image; for batches, whose code is read from memory once for many images, the estimate of the cycles is
-// corrected by what was measured.
-void ConvStep::tune(const Frame& frame) {
-  if (!baked_) return;
-  constexpr int64_t kBatches[] = {1, 2, 4, 8, 16, 32};
-  baked_from_ = INT64_MAX;
-  info.dense_nanoseconds = time(frame);
-  baked_from_ = 1;
-  info.baked_nanoseconds = time(frame);
-  const double correction = static_cast<double>(info.baked_nanoseconds) / baked_->cycles(1);
-  baked_from_ = 0;
-  for (const int64_t batch : kBatches) {
-    const double baked = correction * baked_->cycles(batch), dense = static_cast<double>(info.dense_nanoseconds * batch);
-    if (baked_from_ == 0 && baked < dense) baked_from_ = batch;
-  }
-  if (baked_from_ == 1) return;
-  info.kernel = kernel_->name;
-  if (baked_from_ > 1) {
-    info.kernel += std::string(" / ") + BakedConv::name() + " from batch " + std::to_string(baked_from_);
-  } else {
-    baked_ = nullptr;
-    info.code_bytes = 0;
-  }
+bool ConvStep::try_way(int way) {
+  way_ = way;
+  return (gather_ || baked_) && (way == kDense || (way == kGather && gather_) || (way == kBaked && baked_));
 }
 
-// The least time of a few runs on this thread.
-int64_t ConvStep::time(const Frame& frame) {
-  constexpr int kRuns = 4;
-  int64_t best = INT64_MAX;
-  for (int i = 0; i < kRuns; ++i) {
-    const auto before = std::chrono::steady_clock::now();
-    run(frame, 0, 1);
-    const auto taken = std::chrono::steady_clock::now() - before;
-    best = std::min<int64_t>(best, std::chrono::duration_cast<std::chrono::nanoseconds>(taken).count());
+// For batches, whose code is read from memory once for many images, the estimate of the baked way's cycles is corrected by what was
+// measured.
+void ConvStep::choose(const int64_t* nanoseconds) {
+  constexpr int64_t kBatches[] = {1, 2, 4, 8, 16, 32};
+  way_ = -1;
+  if (!gather_ && !baked_) return;
+  info.dense_nanoseconds = nanoseconds[kDense];
+  info.gather_nanoseconds = nanoseconds[kGather];
+  info.baked_nanoseconds = nanoseconds[kBaked];
+  if (gather_ && info.gather_nanoseconds >= info.dense_nanoseconds) gather_ = nullptr;
+  const int64_t best = gather_ ? info.gather_nanoseconds : info.dense_nanoseconds;
+  if (baked_) {
+    const double correction = static_cast<double>(info.baked_nanoseconds) / baked_->cycles(1);
+    baked_from_ = 0;
+    for (const int64_t batch : kBatches) {
+      if (baked_from_ == 0 && correction * baked_->cycles(batch) < static_cast<double>(best * batch)) baked_from_ = batch;
+    }
+    if (baked_from_ == 0) baked_ = nullptr;
   }
-  return best;
+  describe();
 }
 
 ConvRange ConvStep::range(int64_t batch, int64_t part, int64_t parts) const {
@@ -227,7 +234,7 @@ void ConvStep::run(const Frame& frame, int64_t part, int64_t parts) const {
     return;
   }
   const ConvRange range = this->range(frame.batch, part, parts);
-  if (range.pixel_begin < range.pixel_end && range.panel_begin < range.panel_end) kernel_->run(args, range);
+  if (range.pixel_begin < range.pixel_end && range.panel_begin < range.panel_end) use_gather() ? gather_->run(args, range) : kernel_->run(args, range);
 }
 
 }  // namespace

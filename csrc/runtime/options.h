@@ -7,8 +7,8 @@
 
 namespace tritkit {
 
-// Which convolutions run: the fastest of all, only dense kernels, the zero-skipping ones wherever they can, or the plain loops.
-enum class Engine { fastest, dense, baked, reference };
+// Which convolutions run: the fastest of all, only dense kernels, one zero-skipping kind wherever it can, or the plain loops.
+enum class Engine { fastest, dense, gather, baked, reference };
 
 struct Options {
   int threads = 1;

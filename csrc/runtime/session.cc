@@ -1,6 +1,7 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <string>
 
@@ -54,6 +55,10 @@ void refuse_nan(const float* data, const Value& value, int64_t batch) {
   }
 }
 
+int64_t now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 std::string gigabytes(int64_t bytes) { return std::to_string(bytes / 100000000 / 10) + "." + std::to_string(bytes / 100000000 % 10) + " GB"; }
 
 }  // namespace
@@ -81,11 +86,32 @@ Session::Session(std::string_view file, const Options& options) : pool_(options.
   ForkGuard::add(this);
 }
 
-// Steps that know several ways to run try them on an image of zeros: what an image holds does not change the time.
+// Steps that know several ways to run try them on an image of zeros, in turn and within the whole network: alone, a layer would find
+// its weights in caches that they do not stay in. What an image holds does not change the time.
 void Session::tune() {
+  constexpr int kRuns = 4;
   check_memory(1);
   reserve(1);
-  for (const auto& step : steps_) step->tune({1, arena_.data(), nullptr, nullptr, nullptr, scratch_.data(), scratch_bytes_});
+  std::vector<std::vector<float>> buffers;
+  const auto room = [&buffers](const Value& value) { return buffers.emplace_back(static_cast<size_t>(value.elements())).data(); };
+  for (size_t i = 0; i < inputs_.size(); ++i) input_data_[i] = room(inputs_[i]);
+  for (size_t i = 0; i < outputs_.size(); ++i) output_data_[i] = room(outputs_[i]);
+  std::atomic<int64_t> nan_image{-1};
+  const Frame frame{1, arena_.data(), input_data_.data(), output_data_.data(), &nan_image, scratch_.data(), scratch_bytes_};
+  std::vector<std::array<int64_t, Step::kWays>> best(steps_.size());
+  for (int way = 0; way < Step::kWays; ++way) {
+    std::vector<bool> tried;
+    for (const auto& step : steps_) tried.push_back(step->try_way(way));
+    for (int run = 0; run < kRuns; ++run) {
+      for (size_t i = 0; i < steps_.size(); ++i) {
+        const int64_t before = now();
+        steps_[i]->run(frame, 0, 1);
+        const int64_t taken = now() - before;
+        if (tried[i] && (best[i][way] == 0 || taken < best[i][way])) best[i][way] = taken;
+      }
+    }
+  }
+  for (size_t i = 0; i < steps_.size(); ++i) steps_[i]->choose(best[i].data());
 }
 
 Session::~Session() { ForkGuard::remove(this); }
@@ -149,10 +175,6 @@ struct StepCall {
     call->step.run(call->frame, part, call->parts);
   }
 };
-
-int64_t now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 }  // namespace
 

@@ -43,7 +43,7 @@ struct StepInfo {
   std::string name, op, kernel = "scalar";
   Value input, output;
   int64_t weights = 0, nonzero = 0, packed_bytes = 0, macs = 0, code_bytes = 0;
-  int64_t dense_nanoseconds = 0, baked_nanoseconds = 0;  // of an image on one thread, where both were timed
+  int64_t dense_nanoseconds = 0, gather_nanoseconds = 0, baked_nanoseconds = 0;  // of an image on one thread, where timed
 };
 
 class Step {
@@ -53,8 +53,11 @@ class Step {
   virtual void run(const Frame& frame, int64_t part, int64_t parts) const = 0;
   // Bytes of working memory that a part needs.
   virtual int64_t scratch_bytes() const { return 0; }
-  // Times its ways to run one image and keeps what is fastest.
-  virtual void tune(const Frame&) {}
+  // Some steps know several ways to run: at first way 0 does. `try_way` switches to another, false where the step has no such way;
+  // `choose` keeps the best by the nanoseconds of one image on one thread each way took, 0 for those not tried.
+  static constexpr int kWays = 3;
+  virtual bool try_way(int) { return false; }
+  virtual void choose(const int64_t*) {}
 
   StepInfo info;
   int64_t nanoseconds = 0;  // an image's rough cost on one thread: is it worth waking others?

@@ -12,7 +12,7 @@ from engine_networks import Builder, group_network, small_network
 from tritkit.runtime import Session, kernels
 
 ISAS = ("scalar", "avx2", "avxvnni", "avx512vnni")
-ENGINES = ("reference", "dense", "baked")
+ENGINES = ("reference", "dense", "gather", "baked")
 
 
 def images(shape: tuple[int, ...], batch: int = 3, seed: int = 1) -> np.ndarray:
@@ -63,12 +63,13 @@ def test_every_compiled_kernel_is_reached() -> None:
     for isa in ISAS:
         with Session(small_network().model(), isa=isa, engine="dense") as session:
             reached |= {row.kernel for row in session.summary() if row.macs}
-    with Session(small_network().model(), engine="baked") as session:
-        reached |= {row.kernel for row in session.summary() if row.code_bytes}
+    for engine in ("gather", "baked"):
+        with Session(small_network().model(), engine=engine) as session:
+            reached |= {row.kernel for row in session.summary() if row.macs}
     names = {k.name for k in kernels()}
     assert reached <= names
     assert {k.isa for k in kernels()} == {k.isa for k in kernels() if k.name in reached}
-    assert ("avx512_baked" in names) == ("avx512_baked" in reached)
+    assert {"avx512vbmi_gather", "avx512_baked"} & names <= reached
 
 
 def test_batches_may_change() -> None:

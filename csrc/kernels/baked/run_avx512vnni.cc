@@ -146,7 +146,8 @@ void widen(const BakedTile& tile, const int32_t* bias, const int16_t* chunk, int
   }
 }
 
-// While a chunk runs, the bytes of the next one (they follow it) come from memory to the second cache, a part with each block.
+// While a chunk runs, the bytes of the next one (they follow it) come from memory to the second cache, a part with each block: the
+// CPU's own fetching of code it has not seen waits for every line.
 void prefetch(const uint8_t* code, int32_t block, int32_t blocks) {
   const int64_t begin = kBakedChunk * block / blocks / 64, end = kBakedChunk * (block + 1) / blocks / 64;
   for (int64_t line = begin; line < end; ++line) _mm_prefetch(reinterpret_cast<const char*>(code + 64 * line), _MM_HINT_T1);
@@ -237,6 +238,7 @@ size_t baked_scratch_bytes(const BakedGeometry& geometry) {
 void run_baked_avx512vnni(const BakedWork& work) {
   using namespace baked_isa_avx512vnni;
   const Scratch scratch = carve(work.geometry, work.scratch);
+  prefetch(work.code + work.panels[0].tiles[0].chunks[0], 0, 1);
   for (int64_t row = work.row_begin; row < work.row_end;) {
     const Band band = work.geometry.next_band(row, work.row_end);
     const int32_t blocks = work.geometry.blocks(band, scratch.blocks, scratch.segments);

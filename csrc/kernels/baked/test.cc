@@ -1,5 +1,5 @@
-// The zero-skipping convolution against the reference kernel, bit for bit, on random shapes, batches, parts and densities. The input
-// ends, or begins, at a page that may not be touched.
+// The zero-skipping convolutions (machine code, and gathering) against the reference kernel, bit for bit, on random shapes, batches,
+// parts and densities. The input ends, or begins, at a page that may not be touched.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -11,6 +11,7 @@
 
 #include "base/cpu.h"
 #include "kernels/baked/baked.h"
+#include "kernels/gather/gather.h"
 
 using namespace tritkit;
 
@@ -142,32 +143,54 @@ struct Data {
   }
 };
 
-int ran = 0;
+int baked_ran = 0, gather_ran = 0;
 
-bool check(const Case& c) {
-  Data data(c);
-  const ConvWeights weights{data.codes.data(), data.plus.data(), data.minus.data()};
-  const std::unique_ptr<BakedConv> baked = BakedConv::make(c.s, c.pads, weights, nullptr, size_t{64} << 20, true);
-  if (!baked) return true;
-  ++ran;
-  const ConvKernel& slow = reference();
-  std::vector<uint8_t> packed(slow.packed_bytes(c.s, true) + 64), expected(data.y_bytes), given(data.y_bytes);
-  slow.pack(c.s, weights, packed.data());
-  data.a.packed = packed.data(), data.a.y = expected.data();
-  slow.run(data.a, {0, c.batch * c.s.out_h * c.s.out_w, 0, slow.panels(c.s)});
-  std::vector<uint8_t> scratch(baked->scratch_bytes() + 64);
-  uint8_t* const aligned = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64;
-  data.a.packed = nullptr, data.a.y = given.data();
-  const int64_t parts = pick(1, 4);
-  for (int64_t part = 0; part < parts; ++part) baked->run(data.a, c.batch, part, parts, aligned);
+bool same(const Case& c, const char* name, const std::vector<uint8_t>& expected, const std::vector<uint8_t>& given) {
   if (expected == given) return true;
   size_t wrong = 0, first = expected.size();
   for (size_t i = 0; i < expected.size(); ++i) {
     if (expected[i] != given[i]) wrong++, first = std::min(first, i);
   }
-  std::printf("%zu of %zu bytes differ, first at %zu (%d, not %d), %ld parts: ", wrong, expected.size(), first, given[first], expected[first], (long)parts);
+  std::printf("%s: %zu of %zu bytes differ, first at %zu (%d, not %d): ", name, wrong, expected.size(), first, given[first], expected[first]);
   print(c);
   return false;
+}
+
+bool check_baked(const Case& c, Data& data, const ConvWeights& weights, const std::vector<uint8_t>& expected) {
+  const std::unique_ptr<BakedConv> baked = BakedConv::make(c.s, c.pads, weights, nullptr, size_t{64} << 20, true);
+  if (!baked) return true;
+  ++baked_ran;
+  std::vector<uint8_t> scratch(baked->scratch_bytes() + 64), given(data.y_bytes);
+  uint8_t* const aligned = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64;
+  data.a.packed = nullptr, data.a.y = given.data();
+  const int64_t parts = pick(1, 4);
+  for (int64_t part = 0; part < parts; ++part) baked->run(data.a, c.batch, part, parts, aligned);
+  return same(c, BakedConv::name(), expected, given);
+}
+
+bool check_gather(const Case& c, Data& data, const ConvWeights& weights, const std::vector<uint8_t>& expected, int64_t panels) {
+  const std::unique_ptr<GatherConv> gather = GatherConv::make(data.a, weights, nullptr, true);
+  if (!gather) return true;
+  ++gather_ran;
+  std::vector<uint8_t> given(data.y_bytes);
+  data.a.packed = nullptr, data.a.y = given.data();
+  const int64_t pixels = c.batch * c.s.out_h * c.s.out_w, cut = pick(0, pixels), panel = pick(0, panels);
+  gather->run(data.a, {0, cut, 0, panels});
+  gather->run(data.a, {cut, pixels, 0, panel});
+  gather->run(data.a, {cut, pixels, panel, panels});
+  return same(c, GatherConv::name(), expected, given);
+}
+
+bool check(const Case& c) {
+  Data data(c);
+  const ConvWeights weights{data.codes.data(), data.plus.data(), data.minus.data()};
+  const ConvKernel& slow = reference();
+  std::vector<uint8_t> packed(slow.packed_bytes(c.s, true) + 64), expected(data.y_bytes);
+  slow.pack(c.s, weights, packed.data());
+  data.a.packed = packed.data(), data.a.y = expected.data();
+  slow.run(data.a, {0, c.batch * c.s.out_h * c.s.out_w, 0, slow.panels(c.s)});
+  const bool baked = check_baked(c, data, weights, expected);
+  return check_gather(c, data, weights, expected, slow.panels(c.s)) && baked;
 }
 
 }  // namespace
@@ -179,6 +202,7 @@ int main() {
   }
   int wrong = 0;
   for (int i = 0; i < 600 && wrong < 5; ++i) wrong += !check(random_case(i));
-  std::printf("avx512_baked: %d of 600 cases ran, %d differ\n", ran, wrong);
-  return wrong != 0 || ran < 500;
+  std::printf("%s ran %d of 600 cases, %s %d; %d differ\n", BakedConv::name(), baked_ran, GatherConv::name(), gather_ran, wrong);
+  const bool all = baked_ran >= 500 && (gather_ran >= 500 || !GatherConv::available(nullptr));
+  return wrong != 0 || !all;
 }

@@ -33,7 +33,13 @@ class CError(ctypes.Structure):
 class COptions(ctypes.Structure):
     """tk_options"""
 
-    _fields_ = (("size", c_size_t), ("threads", c_int32), ("isa", c_char_p), ("engine", c_char_p), ("code_limit", c_int64))
+    _fields_ = (
+        ("size", c_size_t),
+        ("threads", c_int32),
+        ("isa", c_char_p),
+        ("engine", c_char_p),
+        ("code_limit", c_int64),
+    )
 
 
 class CTensor(ctypes.Structure):
@@ -65,6 +71,7 @@ class CStepInfo(ctypes.Structure):
         ("macs", c_int64),
         ("code_bytes", c_int64),
         ("dense_nanoseconds", c_int64),
+        ("gather_nanoseconds", c_int64),
         ("baked_nanoseconds", c_int64),
     )
 

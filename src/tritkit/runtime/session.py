@@ -46,8 +46,8 @@ class StepInfo:
     """One step of the plan (several nodes may be fused into one). Shapes are of one image.
 
     code_bytes: machine code made for the step, 0 where it has none.
-    dense_microseconds, baked_microseconds: an image on one thread without and with that code, as timed when the session was
-        opened; None where there was nothing to choose.
+    dense_microseconds, gather_microseconds, baked_microseconds: an image on one thread with each kind of kernel, as timed when
+        the session was opened; None where it was not tried.
     """
 
     name: str
@@ -61,6 +61,7 @@ class StepInfo:
     macs: int
     code_bytes: int
     dense_microseconds: float | None
+    gather_microseconds: float | None
     baked_microseconds: float | None
 
 
@@ -81,9 +82,9 @@ class Session:
 
     model: path of an ONNX file as docs/format.md describes it, or its bytes.
     threads: 1 to 1024; None takes TRITKIT_THREADS, else all CPUs this process may use.
-    engine: "auto" takes the fastest way for each layer, tried while the session opens; "dense" makes no machine code; "baked"
-        makes zero-skipping code for every ternary convolution that it can run; "reference" takes the plain loops that define
-        the result.
+    engine: "auto" takes the fastest way for each layer, tried while the session opens; "dense" takes only kernels
+        that do not skip zeros; "gather" and "baked" those that do, without and with machine code made for the weights, for every
+        ternary convolution that they can run; "reference" takes the plain loops that define the result.
     code_limit: bytes of machine code that the session may make; None: 64 MiB, 0: none.
     isa: use no newer instructions than these ("scalar", "avx2", "avxvnni", "avx512vnni"); None: all this CPU has;
         TRITKIT_ISA overrides it. The result never depends on it.
@@ -105,7 +106,11 @@ class Session:
         self._handle: Handle | None = None
         self._lib, opened = library(), c_void_p()
         options = COptions(
-            ctypes.sizeof(COptions), _thread_count(threads), isa.encode() if isa else None, engine.encode(), _code_limit(code_limit)
+            ctypes.sizeof(COptions),
+            _thread_count(threads),
+            isa.encode() if isa else None,
+            engine.encode(),
+            _code_limit(code_limit),
         )
         error = CError()
         if isinstance(model, bytes):
@@ -185,6 +190,7 @@ class Session:
                     macs=info.macs,
                     code_bytes=info.code_bytes,
                     dense_microseconds=info.dense_nanoseconds / 1e3 or None,
+                    gather_microseconds=info.gather_nanoseconds / 1e3 or None,
                     baked_microseconds=info.baked_nanoseconds / 1e3 or None,
                 )
             )

@@ -1,0 +1,117 @@
+"""Convolutions that skip zeros: same bits, memory that is never writable and executable, refusals, forks, threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import engine_oracle
+import numpy as np
+import pytest
+from engine_networks import small_network
+
+from tritkit.runtime import Session, kernels
+
+SHAPE = (3, 9, 8)
+HAS_BAKED = any(kernel.name == "avx512_baked" for kernel in kernels())
+needs_baked = pytest.mark.skipif(not HAS_BAKED, reason="this CPU has no AVX-512")
+
+
+def images(batch: int = 3) -> np.ndarray:
+    return np.random.default_rng(5).standard_normal((batch, *SHAPE)).astype(np.float32)
+
+
+def executable() -> list[str]:
+    """Anonymous executable mappings of this process, with their permissions."""
+    rows = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    return [row[1] for row in rows if "x" in row[1] and len(row) == 5]
+
+
+def expected() -> np.ndarray:
+    return engine_oracle.run(small_network(3).proto(), images())[0]
+
+
+@needs_baked
+def test_code_is_never_writable_and_goes_with_its_session() -> None:
+    before = executable()
+    session = Session(small_network(3).model(), engine="baked")
+    made = executable()
+    assert sum(row.code_bytes for row in session.summary()) > 0
+    assert len(made) > len(before)
+    assert not any("w" in permissions for permissions in made)
+    session.close()
+    assert executable() == before
+
+
+@needs_baked
+def test_a_limit_of_code_is_kept() -> None:
+    with Session(small_network(3).model(), engine="baked") as session:
+        rows = [row for row in session.summary() if row.code_bytes]
+        total = sum(row.code_bytes for row in rows)
+    for limit in (0, 1, rows[0].code_bytes, total - 1):
+        with Session(small_network(3).model(), engine="baked", code_limit=limit) as session:
+            assert sum(row.code_bytes for row in session.summary()) <= limit
+            assert np.array_equal(session.run(images()), expected())
+
+
+_REFUSED = """
+import ctypes, sys
+import numpy as np
+from tritkit.runtime import Session
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN
+    sys.exit(77)
+with Session(sys.argv[1], engine="baked", threads=1) as session:
+    assert not any(row.code_bytes for row in session.summary())
+    np.save(sys.argv[3], session.run(np.load(sys.argv[2])))
+"""
+
+
+@needs_baked
+def test_runs_dense_where_the_system_refuses_executable_memory(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(small_network(3).model())
+    np.save(tmp_path / "x.npy", images())
+    files = [str(tmp_path / name) for name in ("net.onnx", "x.npy", "y.npy")]
+    done = subprocess.run([sys.executable, "-c", _REFUSED, *files], capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("this kernel cannot refuse executable memory (prctl PR_SET_MDWE, Linux 6.3)")
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(np.load(files[2]), expected())
+
+
+@pytest.mark.parametrize("engine", ["gather", "baked"])
+def test_same_bits_in_a_forked_child(engine: str) -> None:
+    with Session(small_network(3).model(), engine=engine, threads=2) as session:
+        want = expected()
+        assert np.array_equal(session.run(images()), want)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if np.array_equal(session.run(images()), want) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert np.array_equal(session.run(images()), want)
+
+
+@pytest.mark.parametrize("engine", ["gather", "baked", "auto"])
+def test_sessions_on_threads(engine: str) -> None:
+    wrong: list[str] = []
+
+    def work(threads: int) -> None:
+        with Session(small_network(3).model(), engine=engine, threads=threads) as session:
+            for _ in range(5):
+                if not np.array_equal(session.run(images()), expected()):
+                    wrong.append(f"{engine}, {threads} threads")
+
+    workers = [threading.Thread(target=work, args=(1 + i % 3,)) for i in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_what_was_tried_is_shown() -> None:
+    with Session(small_network(3).model(), engine="dense") as session:
+        assert all(row.dense_microseconds is None for row in session.summary())
+        assert not any(row.code_bytes for row in session.summary())
