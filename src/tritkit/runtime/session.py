@@ -46,8 +46,8 @@ class StepInfo:
     """One step of the plan (several nodes may be fused into one). Shapes are of one image.
 
     code_bytes: machine code made for the step, 0 where it has none.
-    dense_microseconds, gather_microseconds, baked_microseconds: an image on one thread with each kind of kernel, as timed when
-        the session was opened; None where it was not tried.
+    dense_microseconds, gather_microseconds, baked_microseconds: an image on one thread with each kind of kernel, as
+        timed when the session was opened; None where it was not tried.
     """
 
     name: str
@@ -83,8 +83,8 @@ class Session:
     model: path of an ONNX file as docs/format.md describes it, or its bytes.
     threads: 1 to 1024; None takes TRITKIT_THREADS, else all CPUs this process may use.
     engine: "auto" takes the fastest way for each layer, tried while the session opens; "dense" takes only kernels
-        that do not skip zeros; "gather" and "baked" those that do, without and with machine code made for the weights, for every
-        ternary convolution that they can run; "reference" takes the plain loops that define the result.
+        that do not skip zeros; "gather" and "baked" those that do, without and with machine code made for the weights,
+        for every ternary convolution that they can run; "reference" takes the plain loops that define the result.
     code_limit: bytes of machine code that the session may make; None: 64 MiB, 0: none.
     isa: use no newer instructions than these ("scalar", "avx2", "avxvnni", "avx512vnni"); None: all this CPU has;
         TRITKIT_ISA overrides it. The result never depends on it.
