@@ -123,6 +123,8 @@ class Session:
         self.outputs = self._infos(lib.tk_session_output_count(self._handle), lib.tk_session_output)
         self.metadata = self._metadata()
         self.threads = int(lib.tk_session_threads(self._handle))
+        self._output_sides = [tuple(d or 1 for d in v.shape[1:]) for v in self.outputs]
+        self._calls: list[_Call] = []  # arguments of calls that are over, one for each thread that ran
 
     # ---- running
 
@@ -136,10 +138,12 @@ class Session:
         """
         arrays = self._arrays(images)
         outputs = self._outputs_for(arrays[0].shape[0])
-        error = CError()
-        ins, outs = _tensors(arrays), _tensors(outputs)
-        status = self._lib.tk_session_run(self._open(), ins, len(ins), outs, len(outs), byref(error))
-        check(status, error)
+        call = self._calls.pop() if self._calls else _Call(len(arrays), len(outputs))
+        _point(call.ins, arrays)
+        _point(call.outs, outputs)
+        status = self._lib.tk_session_run(self._open(), call.ins, len(arrays), call.outs, len(outputs), call.error)
+        check(status, call.error)
+        self._calls.append(call)
         return outputs[0] if len(outputs) == 1 else dict(zip((o.name for o in self.outputs), outputs, strict=True))
 
     def profile(self, images: Array | Mapping[str, Array], repeat: int = 20) -> list[StepTime]:
@@ -148,7 +152,9 @@ class Session:
             raise UserError(f"repeat must be at least 1, got {repeat}")
         arrays = self._arrays(images)
         outputs, steps, error = self._outputs_for(arrays[0].shape[0]), self.summary(), CError()
-        ins, outs = _tensors(arrays), _tensors(outputs)
+        ins, outs = (CTensor * len(arrays))(), (CTensor * len(outputs))()
+        _point(ins, arrays)
+        _point(outs, outputs)
         rows = np.zeros((repeat + 2, len(steps)), np.int64)
         for row in rows:
             times = row.ctypes.data_as(ctypes.POINTER(c_int64))
@@ -265,10 +271,10 @@ class Session:
             raise UserError(f"input {info.name} must be a NumPy array, given was {type(x).__name__}")
         if x.dtype != np.float32:
             raise UserError(f"input {info.name} must be float32, given was {x.dtype}; {self._advice(x.dtype)}")
-        wanted = "[N, " + ", ".join(str(d) for d in info.shape[1:]) + "]"
         if x.ndim != len(info.shape) or x.shape[1:] != info.shape[1:] or x.shape[0] < 1:
+            wanted = "[N, " + ", ".join(str(d) for d in info.shape[1:]) + "]"
             raise UserError(f"input {info.name} must have shape {wanted} with N ≥ 1, given was {list(x.shape)}")
-        return np.ascontiguousarray(x)
+        return x if x.flags.c_contiguous else np.ascontiguousarray(x)
 
     def _advice(self, dtype: np.dtype[Any]) -> str:
         if dtype != np.uint8:
@@ -280,7 +286,7 @@ class Session:
             return "normalise pixels as in training first"
 
     def _outputs_for(self, batch: int) -> list[Array]:
-        return [np.empty((batch, *(d or 1 for d in v.shape[1:])), np.float32) for v in self.outputs]
+        return [np.empty((batch, *sides), np.float32) for sides in self._output_sides]
 
 
 def as_table(rows: Sequence[StepInfo | StepTime]) -> str:
@@ -318,9 +324,19 @@ def _thread_count(threads: int | None) -> int:
     return threads
 
 
-def _tensors(arrays: Sequence[Array]) -> ctypes.Array[CTensor]:
-    tensors = (CTensor * len(arrays))()
+class _Call:
+    """The arguments of a call, kept for the next one: making them takes longer than a small layer."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.ins, self.outs = (CTensor * inputs)(), (CTensor * outputs)()
+        self.error = CError()
+
+
+def _point(tensors: ctypes.Array[CTensor], arrays: Sequence[Array]) -> None:
+    """Let the tensors describe the arrays."""
     for tensor, array in zip(tensors, arrays, strict=True):
-        tensor.data, tensor.dtype, tensor.rank = array.ctypes.data, FLOAT32, array.ndim
-        tensor.dims[: array.ndim] = array.shape
-    return tensors
+        if tensor.rank == 0:  # new: type and sides are always those of the network
+            tensor.dtype, tensor.rank = FLOAT32, array.ndim
+            tensor.dims[: array.ndim] = array.shape
+        tensor.dims[0] = array.shape[0]
+        tensor.data = array.ctypes.data
