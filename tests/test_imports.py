@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": set(),
     "data": set(),
     "compress": {"surgery"},
-    "train": {"models", "data", "surgery", "activations", "methods", "ternary", "compress"},
+    "train": {"models", "data", "surgery", "activations", "methods", "ternary", "compress", "low_bit"},
     "deploy": {"surgery", "activations", "graphs", "ternary", "runtime"},
     "post": {"surgery", "activations", "graphs", "methods", "ternary", "deploy"},
     "runtime": set(),

@@ -28,7 +28,10 @@ _HOME = {
     "Session": "tritkit.runtime",
     "hub": "tritkit.zoo",
 }
-_MODULES = ("activations", "data", "deploy", "methods", "models", "runtime", "surgery", "ternary", "train")
+_MODULES = (
+    *("activations", "compress", "data", "deploy", "low_bit", "methods", "models"),
+    *("runtime", "surgery", "ternary", "train"),
+)
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

@@ -28,8 +28,10 @@ def command(
 
 def _render(facts: Facts, console: Console) -> None:
     if facts["layers"]:
-        columns = ["layer", "kind/bits", "method", "shape", "density", "Wp", "Wn", "bytes"]
-        console.print(table(columns, map(_layer, facts["layers"]), left=4))
+        grouped = any(row.get("group_size") for row in facts["layers"])
+        columns = ["layer", "kind/bits", "method", "shape", *(["group"] if grouped else [])]
+        columns += ["density", "Wp", "Wn", "bytes"]
+        console.print(table(columns, [_layer(row, grouped) for row in facts["layers"]], left=4))
     elif facts["tensors"]:
         rows = [[t["name"], t["dtype"], _shape(t["shape"]), t["bytes"]] for t in facts["tensors"]]
         console.print(table(["tensor", "type", "shape", "bytes"], rows, left=3))
@@ -46,9 +48,11 @@ def _render(facts: Facts, console: Console) -> None:
         say(console, f"{key}: {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}")
 
 
-def _layer(row: dict[str, Any]) -> list[Any]:
+def _layer(row: dict[str, Any], grouped: bool) -> list[Any]:
+    """A line of the table; `grouped` adds the number of input channels that share a scale."""
     kind = row["kind"] if row["bits"] is None else f"{row['kind']}/{row['bits']}"
     names = [row["name"], kind, row["method"], _shape(row["shape"])]
+    names += [row.get("group_size")] if grouped else []
     return [*names, percent(row["density"]), _scale(row["wp"]), _scale(row["wn"]), row["bytes"]]
 
 

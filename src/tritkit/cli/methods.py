@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from typing import Annotated, Any
 
 import typer
@@ -23,16 +24,33 @@ def command(
     from tritkit import methods
 
     if name is None:
-        rows = [_row(each, methods.method_class(each)) for each in methods.names()]
-        emit({"methods": rows}, as_json, _render_all)
+        emit({"methods": all_methods()}, as_json, _render_all)
         return
     method = methods.method_class(name)
-    facts = {**_row(name, method), "parameters": _parameters(method), "text": inspect.getdoc(method) or ""}
+    facts = {**_row(name, method), "text": inspect.getdoc(method) or ""}
     emit(facts, as_json, _render_one)
 
 
+def all_methods() -> list[Facts]:
+    """What is told of each method; docs/methods.md is made of it too."""
+    from tritkit import methods
+
+    return [_row(name, methods.method_class(name)) for name in methods.names()]
+
+
+def clauses(summary: str) -> list[str]:
+    """The formulas of a summary, which semicolons divide."""
+    return [clause.strip() for clause in summary.split(";")]
+
+
+def defaults(row: Facts) -> str:
+    """The fields of a method as in a call."""
+    return ", ".join(f"{name}={value!r}" for name, value in row["parameters"].items())
+
+
 def _row(name: str, method: Any) -> Facts:
-    return {"name": name, "class": method.__name__, "summary": method.summary, "paper": method.paper}
+    facts = {"name": name, "class": method.__name__, "summary": method.summary, "paper": method.paper}
+    return {**facts, "parameters": _parameters(method)}
 
 
 def _parameters(method: Any) -> dict[str, Any]:
@@ -42,9 +60,19 @@ def _parameters(method: Any) -> dict[str, Any]:
 
 
 def _render_all(facts: Facts, console: Console) -> None:
-    rows = [[row["name"], row["summary"]] for row in facts["methods"]]
-    console.print(table(["method", "formula"], rows, left=2))
-    console.print("\ntritkit methods NAME shows one with its parameters and paper.")
+    rows = [[row["name"], "\n".join(_lines(row))] for row in facts["methods"]]
+    console.print(table(["method", "formula, defaults, paper"], rows, left=2))
+    console.print("tritkit methods NAME shows one in full.")
+
+
+def _lines(row: Facts) -> list[str]:
+    return [*clauses(row["summary"]), *filter(None, [defaults(row)]), _short(row["paper"]), ""]
+
+
+def _short(paper: str) -> str:
+    """Authors, year and link, without the title between them."""
+    found = re.fullmatch(r"(.*? \d{4}), .*(https://\S+)", paper)
+    return ", ".join(found.groups()) if found else paper
 
 
 def _render_one(facts: Facts, console: Console) -> None:

@@ -39,7 +39,7 @@ class DoReFa(Method):
     """
 
     name: ClassVar[str] = "dorefa"
-    summary: ClassVar[str] = "w → mean|w|·sign(w) for 1 bit, 2^k levels of tanh(w) / max|tanh(w)| for k bits"
+    summary: ClassVar[str] = "w → mean|w|·sign(w) for 1 bit;  2^k levels of tanh(w) / max|tanh(w)| for k bits"
     paper: ClassVar[str] = (
         "Zhou, Wu, Ni, Zhou, Wen, Zou 2016, DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low "
         "Bitwidth Gradients, https://arxiv.org/abs/1606.06160"

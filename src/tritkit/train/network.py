@@ -16,6 +16,7 @@ from tritkit import compress, methods, models
 from tritkit.activations import calibrate, freeze_, quantize_activations
 from tritkit.data import ImageSet, crop_and_flip, find_file, normalise
 from tritkit.errors import ModelFileError, UserError
+from tritkit.low_bit import dorefa_
 from tritkit.surgery import latent_of, named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
 from tritkit.train import stages
 from tritkit.train.files import write_whole
@@ -25,8 +26,8 @@ _CALIBRATION_BATCH = 256
 
 
 def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
-    """The recipe's network before its first step, in channels-last memory: built, filled from `init`, made ternary
-    or pruned.
+    """The recipe's network before its first step, in channels-last memory: built, filled from `init`, made ternary,
+    low-bit or pruned.
 
     `initial=False` leaves `init` unread and prunes nothing, for a network that is filled from elsewhere.
     """
@@ -36,6 +37,9 @@ def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
     if recipe.method is not None:
         method = methods.get(recipe.method.name, **recipe.method.parameters)
         ternarize_(net, method, exclude=list(recipe.exclude))
+    if recipe.dorefa is not None:
+        bits = recipe.dorefa
+        dorefa_(net, bits.weight_bits, bits.activation_bits, bits.gradient_bits, exclude=list(recipe.exclude))
     if initial:
         stages.prune(net, recipe)
     return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]

@@ -98,6 +98,17 @@ class DeepCompression(_Table):
     """Peak learning rate of the centroids, whose gradients are sums over their weights; it follows the schedule."""
 
 
+class DoReFa(_Table):
+    """Zhou et al. 2016: low-bit weights, activations and gradients in every layer but those in `exclude`."""
+
+    weight_bits: Annotated[int, Field(ge=1, le=16)] = 1
+    """1 is binary and the only one that `export` takes; 1..16."""
+    activation_bits: int = 32
+    """Of the inputs of the low-bit layers: 1..16, or 32 for float. Below 32 the network cannot be exported."""
+    gradient_bits: int = 32
+    """Of the gradients of the low-bit layers' outputs: 1..16, or 32 for float."""
+
+
 class Recipe(_Table):
     """One training run. Epochs are counted from 1; rates are a step; errors are fractions in 0..1."""
 
@@ -110,7 +121,9 @@ class Recipe(_Table):
     method: Method | None = None
     """How weights are made ternary; none trains a float network."""
     exclude: tuple[str, ...] = ("conv1", "linear")
-    """Modules that `method` or `deep_compression` leaves float."""
+    """Modules that `method`, `dorefa` or `deep_compression` leaves float."""
+    dorefa: DoReFa | None = None
+    """Low-bit weights, activations and gradients in place of a method; none: no."""
     deep_compression: DeepCompression | None = None
     """Pruning and weight sharing in place of a method; none: no."""
     epochs: AtLeastOne = 160
@@ -226,6 +239,7 @@ def _fields(place: list[str]) -> list[str]:
 _TABLES: dict[str, type[BaseModel]] = {
     "distill": Distill,
     "activations": Activations,
+    "dorefa": DoReFa,
     "deep_compression": DeepCompression,
     "cosine": Cosine,
     "steps": Steps,
@@ -242,11 +256,27 @@ def _contradiction(recipe: Recipe) -> str | None:
         return f"schedule.at is {list(recipe.schedule.at)}; epochs must ascend"
     if min(recipe.std) <= 0:
         return f"std is {recipe.std}; each must be above 0"
-    if recipe.method is None and (recipe.freeze_codes_epoch or recipe.snap_scales or recipe.scale_lr):
+    ternary = recipe.method is not None or recipe.dorefa is not None
+    if not ternary and (recipe.freeze_codes_epoch or recipe.snap_scales or recipe.scale_lr):
         return "freeze_codes_epoch, snap_scales and scale_lr are about ternary weights; set method too"
     if recipe.activations and recipe.activations.from_epoch > recipe.epochs:
         return f"activations.from_epoch is {recipe.activations.from_epoch}; the run has {recipe.epochs} epochs"
-    return _deep_contradiction(recipe)
+    return _low_bit_contradiction(recipe) or _deep_contradiction(recipe)
+
+
+def _low_bit_contradiction(recipe: Recipe) -> str | None:
+    settings = recipe.dorefa
+    if settings is None:
+        return None
+    if recipe.method is not None or recipe.deep_compression is not None:
+        return "dorefa, method and deep_compression are ways to make weights small; set one of them"
+    for key in ("activation_bits", "gradient_bits"):
+        bits = getattr(settings, key)
+        if bits not in (*range(1, 17), 32):
+            return f"dorefa.{key} is {bits}; it must be 1 to 16, or 32 for float"
+    if recipe.activations and settings.activation_bits != 32:
+        return "activations are the 8 bits of the exported network; with them dorefa.activation_bits must be 32"
+    return None
 
 
 def _deep_contradiction(recipe: Recipe) -> str | None:
