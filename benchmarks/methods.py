@@ -1,10 +1,10 @@
 """Every method on ResNet-20 from the same float weights, with the same schedule and seed.
 
     python benchmarks/methods.py                 # runs what is not finished, one record a method under results/methods/
-    python benchmarks/methods.py --table         # writes results/methods/table.md from the records, runs nothing
+    python benchmarks/methods.py --table         # runs nothing; writes table.md, table.json and curves.png there
 
-A run that was interrupted goes on where it stopped. The schedule is recipes/compare-resnet20.toml; what a method needs beside it is
-in RUNS, and every record carries its whole recipe.
+A run that was interrupted goes on where it stopped. The schedule is recipes/compare-resnet20.toml; what a method needs
+beside it is in RUNS, and every record carries its whole recipe. The table takes the runs that are finished.
 """
 
 from __future__ import annotations
@@ -59,13 +59,113 @@ def train(label: str, data: str | None, threads: int) -> None:
     print(f"{label}: {'done' if done.returncode == 0 else f'failed, see {log.name}'}", flush=True)
 
 
+def finished() -> dict[str, list[dict[str, Any]]]:
+    """The records of the runs that have their final row."""
+    records = {label: RESULTS / label / "record.jsonl" for label in RUNS}
+    rows = {label: [json.loads(line) for line in path.open()] for label, path in records.items() if path.exists()}
+    return {label: record for label, record in rows.items() if record[-1]["kind"] == "final"}
+
+
+def facts(label: str, record: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row of the table."""
+    from tritkit.train import load_trained
+
+    net, _ = load_trained(RESULTS / label / "final.safetensors")
+    weights = {name: net.get_submodule(name).weight.numel() for name in record[-1]["layers"]}
+    kept = sum(row["density"] * weights[name] for name, row in record[-1]["layers"].items())
+    return {
+        "method": label,
+        "error": record[-1]["test_error"],
+        "train_error": record[-2]["train_error"],
+        "density": kept / sum(weights.values()) if weights else None,
+        **size(net, record[-1]),
+        "seconds_an_epoch": record[-2]["seconds"],
+    }
+
+
+def size(net: Any, final: dict[str, Any]) -> dict[str, Any]:
+    """Bytes of all weights and statistics, and what `tritkit export` makes of the layers.
+
+    A ternary weight has 2 bits, its scales 16; all else is float32. Deep Compression: its own file.
+    """
+    from tritkit.surgery import named_ternary, strip_
+
+    if "sizes" in final:
+        return {"bytes": final["sizes"]["huffman"], "export": "no: a file of its own"}
+    values = [value for _, _, value in named_ternary(net)]
+    bits = sum(value.bits(scale_bits=16) for value in values)
+    if values:
+        strip_(net)
+    floats = sum(t.numel() for t in net.state_dict().values() if t.is_floating_point())
+    floats -= sum(value.codes.numel() for value in values)
+    return {"bytes": 4 * floats + -(-bits // 8), "export": "2 bits" if values else "int8"}
+
+
+def write_table(rows: list[dict[str, Any]]) -> None:
+    lines = [
+        "Error: 10,000 test images, float activations. Density: weights that are not zero, in layers the method takes.",
+        "Bytes: all weights and batch norm; a ternary weight has 2 bits, a scale 16, all else 32. Seconds: the last",
+        "epoch, on a machine with other load, so only a hint. Made by `python benchmarks/methods.py --table`.",
+        "",
+        "| method | test error | training error | density | bytes | s an epoch | exported as |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        density = "–" if row["density"] is None else f"{row['density']:.1%}"
+        errors = f"{row['error']:.2%} | {row['train_error']:.2%}"
+        rest = f"{row['bytes']:,} | {row['seconds_an_epoch']:.0f} | {row['export']}"
+        lines.append(f"| {row['method']} | {errors} | {density} | {rest} |")
+    (RESULTS / "table.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "table.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def draw_curves(records: dict[str, list[dict[str, Any]]]) -> None:
+    """Training error by epoch; the legend is sorted by the last one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    curves = {
+        label: [100 * row["train_error"] for row in record if row["kind"] == "epoch"]
+        for label, record in records.items()
+    }
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for i, label in enumerate(sorted(curves, key=lambda label: -curves[label][-1])):
+        epochs = range(1, len(curves[label]) + 1)
+        color = "black" if label == "float" else f"C{i % 10}"
+        axes.plot(epochs, curves[label], label=label, color=color, linestyle="-" if i < 10 else "--", linewidth=1.4)
+    axes.set(
+        xlabel="epoch", ylabel="training error, % (log scale)", yscale="log", title="ResNet-20 from the same weights"
+    )
+    ticks, limits = [1, 2, 5, 10, 20, 50], axes.get_ylim()
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    axes.set_ylim(limits)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(RESULTS / "curves.png", dpi=110)
+
+
+def summarise() -> None:
+    records = finished()
+    rows = sorted((facts(label, record) for label, record in records.items()), key=lambda row: row["error"])
+    write_table(rows)
+    draw_curves(records)
+    print((RESULTS / "table.md").read_text())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("labels", nargs="*", help=f"runs, of {', '.join(RUNS)}; all by default")
     parser.add_argument("--data", help="the folder of CIFAR-10")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads a run")
+    parser.add_argument("--table", action="store_true", help="sum up the finished runs and run nothing")
     arguments = parser.parse_args()
+    if arguments.table:
+        summarise()
+        return
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for label in arguments.labels or RUNS:
             pool.submit(train, label, arguments.data, arguments.threads)
