@@ -27,7 +27,7 @@ DATA_SCALES = ["method.init=data", "method.latent_gradient=straight-through", "s
 RUNS: dict[str, list[str]] = {
     "float": [],
     "ttq": ["method.name=ttq", *DATA_SCALES],
-    "ttq-paper": ["method.name=ttq", "scale_lr=1e-4"],
+    "ttq-paper": ["method.name=ttq"],
     "twn": ["method.name=twn"],
     "dorefa-1": ["method.name=dorefa"],
     "absmean": ["method.name=absmean"],
