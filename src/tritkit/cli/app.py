@@ -13,7 +13,19 @@ from typing import Annotated, Any
 import typer
 
 import tritkit
-from tritkit.cli import bench, demo, doctor, evaluation, exporting, inspecting, methods, recipes, running, training
+from tritkit.cli import (
+    bench,
+    demo,
+    doctor,
+    evaluation,
+    exporting,
+    inspecting,
+    methods,
+    recipes,
+    running,
+    ternarize,
+    training,
+)
 from tritkit.errors import TritkitError, UserError
 
 app = typer.Typer(
@@ -27,6 +39,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.command)
 app.command("train")(training.command)
+app.command("ternarize")(ternarize.command)
 app.command("eval")(evaluation.command)
 app.command("export")(exporting.command)
 app.command("run")(running.command)

@@ -4,15 +4,15 @@
     net = tritkit.quantize(float_net, FGQ(group_size=4), loader)       # at most 1,024 normalised images
     tritkit.export(net, "net.onnx", example)
 
-`Steps` says how: `BETTER` (the default) or `FAITHFUL`, the paper's. docs/post-training.md has what each step gains.
+How: `BETTER` (the default, some `Steps`) or `FAITHFUL`, the paper's. docs/post-training.md has what each step gains.
 """
 
 from __future__ import annotations
 
 from tritkit.post.counts import Counts, LayerCount, count
 from tritkit.post.power_of_two import PowerOfTwo
-from tritkit.post.quantizing import BETTER, FAITHFUL, Steps, quantize
-from tritkit.post.steps import Compensate, Descend, MatchMoments, Nearest, Reestimate, Regress, Solve
+from tritkit.post.quantizing import BETTER, FAITHFUL, Faithful, Steps, quantize
+from tritkit.post.steps import Compensate, Descend, MatchMoments, Nearest, Regress, Solve
 
 __all__ = [
     "BETTER",
@@ -20,11 +20,11 @@ __all__ = [
     "Compensate",
     "Counts",
     "Descend",
+    "Faithful",
     "LayerCount",
     "MatchMoments",
     "Nearest",
     "PowerOfTwo",
-    "Reestimate",
     "Regress",
     "Solve",
     "Steps",

@@ -115,4 +115,5 @@ def _scales(method: FGQ, shape: tuple[int, ...]) -> int:
     """How many scales the file needs: a whole kernel's group has one, however its codebook repeats it."""
     groups = -(-shape[1] // min(method.group_size, shape[1]))
     area = 1 if method.group == "kernels" else prod(shape[2:])
-    return shape[0] * groups * area * (1 if method.scales == "shared" else 2)
+    scales: int = shape[0] * groups * area * (1 if method.scales == "shared" else 2)
+    return scales

@@ -19,22 +19,31 @@ from tritkit.post.groups import Layout
 from tritkit.post.images import check_fit, collect
 from tritkit.post.layers import Layer, find_layers
 from tritkit.post.moments import Moments, as_columns, moments_of
-from tritkit.post.steps import Compensate, Descend, Fold, Nearest, NormStep, Reestimate, Regress, Solve, WeightStep
+from tritkit.post.steps import Compensate, Descend, Fold, NormStep, Regress, Solve, WeightStep
 from tritkit.post.walk import Runner
 from tritkit.surgery import Select, ternarize_
 
-__all__ = ["BETTER", "FAITHFUL", "Progress", "Steps", "quantize"]
+__all__ = ["BETTER", "FAITHFUL", "Faithful", "Progress", "Steps", "quantize"]
 
 Progress = Callable[[int, int, str], None]
 """Called with (layers done, layers in all, name of the layer that comes)."""
 
-_RIDGE = 1e-2  # of the mean of H's diagonal
+_RIDGE = 1e-2  # of the mean of H's diagonal; beside it K / patches, as few patches determine few weights
 _OBSERVED = 256  # images a batch that an observer sees
 
 
 @dataclass(frozen=True)
+class Faithful:
+    """FGQ as published: the closest weights group by group, batch norm's mean and variance measured again, 8-bit
+    activations whose ranges `observer` chooses (`PowerOfTwo()` for the paper's).
+    """
+
+    observer: Observer = field(default_factory=Percentile)
+
+
+@dataclass(frozen=True)
 class Steps:
-    """How layers are quantized. weights: in turn, for each layer; norm: then, behind it.
+    """Layers that keep their outputs. weights: steps in turn, for each layer; norm: then, behind it.
 
     observer: chooses the ranges of the activations.
     """
@@ -44,11 +53,9 @@ class Steps:
     observer: Observer = field(default_factory=Percentile)
 
 
-FAITHFUL = Steps((Nearest(),), Reestimate())
-"""FGQ as published: closest weights group by group, batch norm measured again, 8-bit activations."""
-
+FAITHFUL = Faithful()
 BETTER = Steps((Solve(), Compensate(), Descend()), Regress())
-"""Codes, scales and shifts that keep each layer's outputs on the calibration images."""
+"""The default: codes, scales and shifts that keep each layer's outputs on the calibration images."""
 
 
 def quantize(
@@ -57,7 +64,7 @@ def quantize(
     loader: Iterable[Any],
     *,
     exclude: Select | None = None,
-    steps: Steps = BETTER,
+    steps: Steps | Faithful = BETTER,
     images: int = 1024,
     progress: Progress | None = None,
 ) -> GraphModule:
@@ -91,7 +98,7 @@ class _Quantizing:
         method: FGQ,
         images: Tensor,
         exclude: Select | None,
-        steps: Steps,
+        steps: Steps | Faithful,
         progress: Progress | None,
     ) -> None:
         original = copy.deepcopy(net).eval()
@@ -102,10 +109,11 @@ class _Quantizing:
         self.methods = {layer.name: methods.get(layer.name, method) for layer in self.layers}
         self.steps, self.progress = steps, progress
         self._by_node = {layer.node: layer for layer in self.layers}
+        self._norms = {layer.norm[0]: layer.norm[1] for layer in self.layers if layer.norm is not None}
         twins = {node.name: node for node in floating.graph.nodes}
         wanted = {twins[n.name] for layer in self.layers for n in (layer.end, layer.add) if n is not None}
         self._twins = twins
-        self._float = Runner(floating, images, keep=wanted)
+        self._float = Runner(floating, images, keep=wanted)  # runs as far as targets are asked for
         self._runner = Runner(self.net, images, self._prepare)
         self._modules = dict(self.net.named_modules())
 
@@ -121,6 +129,8 @@ class _Quantizing:
     def _prepare(self, node: Node) -> None:
         if node in self._by_node:
             self._fit(self._by_node[node])
+        elif node in self._norms and isinstance(self.steps, Faithful):
+            _measure_(self._norms[node], self._runner.value(node.all_input_nodes[0]))
         elif node.op == "call_module":
             module = self._modules[str(node.target)]
             if isinstance(module, FakeQuantize):
@@ -129,14 +139,16 @@ class _Quantizing:
     def _fit(self, layer: Layer) -> None:
         if self.progress is not None:
             self.progress(self.layers.index(layer), len(self.layers), layer.name)
+        method = self.methods[layer.name]
+        if isinstance(self.steps, Faithful):
+            layer.module.weight.data = method.project(layer.weight()).snap().dequantize()
+            return
         moments = moments_of(layer, self._runner.value(layer.node.all_input_nodes[0]), self._target(layer))
-        fold = _fold(layer, self.methods[layer.name], moments, behind_norm=self.steps.norm.behind)
+        fold = _fold(layer, method, moments)
         for step in self.steps.weights:
             step(fold)
-        weight = fold.ternary().dequantize()
-        with torch.no_grad():
-            layer.module.weight.copy_(weight)
-        _set_norm_(layer, as_columns(weight).double(), moments, self.steps.norm)
+        layer.module.weight.data = fold.ternary().dequantize()
+        _set_norm_(layer, moments, self.steps.norm)
 
     def _target(self, layer: Layer) -> Tensor:
         """What the layer should give behind its batch norm: the float network's value there; at the end of a residual
@@ -154,16 +166,16 @@ class _Quantizing:
         return total - rest
 
 
-def _fold(layer: Layer, method: FGQ, moments: Moments, behind_norm: bool) -> Fold:
-    """The float weights, times their batch norm's factors where outputs are wanted behind it, and the moments."""
+def _fold(layer: Layer, method: FGQ, moments: Moments) -> Fold:
+    """The float weights, times their batch norm's factors as outputs are wanted behind it, and the moments."""
     start = as_columns(layer.weight()).double()
-    factor = _norm_factor(layer) if behind_norm else None
+    factor = _norm_factor(layer)
     if factor is not None:
         start = start * factor[:, None]
     layout = Layout.of(method, layer.module.weight.shape)
     order = layout.order
     start, h = start[:, order], moments.h[order][:, order]
-    ridge = _RIDGE * float(h.diagonal().mean()) or 1.0
+    ridge = (_RIDGE + len(h) / moments.count) * float(h.diagonal().mean()) or 1.0
     h = h + ridge * torch.eye(len(h), dtype=h.dtype)
     return Fold(layout, start, h, moments.c[:, order] + ridge * start, ridge)
 
@@ -179,13 +191,14 @@ def _norm_factor(layer: Layer) -> Tensor | None:
 
 
 @torch.no_grad()
-def _set_norm_(layer: Layer, q: Tensor, moments: Moments, step: NormStep) -> None:
-    """Put the scale and shift behind the weights q into the batch norm, or into the layer where there is none."""
-    scaling, module = step(q, moments), layer.module
+def _set_norm_(layer: Layer, moments: Moments, step: NormStep) -> None:
+    """Put the scale and shift of each channel into the batch norm, or into the layer where there is none."""
+    module = layer.module
+    q = as_columns(layer.weight()).double()
+    scaling = step(q, moments)
     if layer.norm is None:
-        if scaling is not None:
-            module.weight.mul_(scaling.factor.reshape(-1, *[1] * (module.weight.dim() - 1)))
-            module.bias = nn.Parameter(scaling.shift.float())
+        module.weight.mul_(scaling.factor.reshape(-1, *[1] * (module.weight.dim() - 1)))
+        module.bias = nn.Parameter(scaling.shift.float())
         return
     norm = layer.norm[1]
     mean, variance = q @ moments.x_mean, moments.variance(q)
@@ -195,10 +208,20 @@ def _set_norm_(layer: Layer, q: Tensor, moments: Moments, step: NormStep) -> Non
     assert norm.running_var is not None
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)
-    if scaling is not None:
-        norm.affine = True
-        norm.weight = nn.Parameter((scaling.factor * (variance + norm.eps).sqrt()).float())
-        norm.bias = nn.Parameter((scaling.shift + scaling.factor * (q @ moments.x_mean)).float())
+    norm.affine = True
+    norm.weight = nn.Parameter((scaling.factor * (variance + norm.eps).sqrt()).float())
+    norm.bias = nn.Parameter((scaling.shift + scaling.factor * (q @ moments.x_mean)).float())
+
+
+@torch.no_grad()
+def _measure_(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> None:
+    """Take the mean and variance of each channel of x [N, C, ...] as the batch norm's."""
+    channels = x.transpose(0, 1).flatten(1)
+    variance, mean = torch.var_mean(channels, dim=1, correction=0)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
 
 
 def _set_range(quantizer: FakeQuantize, x: Tensor) -> None:

@@ -25,7 +25,6 @@ __all__ = [
     "MatchMoments",
     "Nearest",
     "NormStep",
-    "Reestimate",
     "Regress",
     "Scaling",
     "Solve",
@@ -141,28 +140,16 @@ class Scaling:
 class NormStep(ABC):
     """How the scale and shift behind a ternary layer are chosen."""
 
-    behind = True  # whether weights are fitted together with the batch norm, to what stands behind it
-
     @abstractmethod
-    def __call__(self, q: Tensor, moments: Moments) -> Scaling | None:
-        """For ternary weights q [O, K]. None: keep the batch norm's weight and bias, measure its mean and variance."""
-
-
-@dataclass(frozen=True)
-class Reestimate(NormStep):
-    """Batch norm's mean and variance measured again with the ternary weights: the paper's."""
-
-    behind = False
-
-    def __call__(self, q: Tensor, moments: Moments) -> Scaling | None:
-        return None
+    def __call__(self, q: Tensor, moments: Moments) -> Scaling:
+        """For ternary weights q [O, K], float64, and the layer's moments."""
 
 
 @dataclass(frozen=True)
 class Regress(NormStep):
     """Scale and shift of each channel by least squares to the wanted outputs."""
 
-    def __call__(self, q: Tensor, moments: Moments) -> Scaling | None:
+    def __call__(self, q: Tensor, moments: Moments) -> Scaling:
         power = moments.variance(q)
         factor = torch.where(power > 0, (q * moments.c).sum(dim=1) / power.clamp(min=1e-30), 1.0)
         return _through_means(torch.where(factor > 0, factor, 1.0), q, moments)
@@ -172,7 +159,7 @@ class Regress(NormStep):
 class MatchMoments(NormStep):
     """Scale and shift that give each channel the mean and variance of the wanted outputs on the calibration images."""
 
-    def __call__(self, q: Tensor, moments: Moments) -> Scaling | None:
+    def __call__(self, q: Tensor, moments: Moments) -> Scaling:
         power = moments.variance(q)
         factor = torch.where(power > 0, (moments.t_var / power.clamp(min=1e-30)).sqrt(), 1.0)
         return _through_means(torch.where(factor > 0, factor, 1.0), q, moments)

@@ -1,0 +1,79 @@
+"""Float networks from weight files: which network it is, and how its images are prepared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tritkit.cli.exporting import Norm, image_norm
+from tritkit.errors import ModelFileError, UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_OTHERS = ("resnet18", "resnet34", "resnet50", "resnet101", "alexnet-bn", "vgg16-bn")
+
+
+class FloatNetwork(NamedTuple):
+    """A float network in evaluation mode, the shape [C, H, W] of its images, their mean and std, its classes."""
+
+    net: nn.Module
+    shape: tuple[int, int, int]
+    norm: Norm
+    classes: tuple[str, ...]
+
+
+def load_float_network(path: Path, architecture: str | None) -> FloatNetwork:
+    """From a safetensors file of a known network, or of a training run without a method.
+
+    architecture: its name; None: found by the names and shapes of the weights.
+    Raises UserError for a missing file, a network that is not known or ternary already; ModelFileError for a file that
+    cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from tritkit import models
+
+    path = path / "final.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"no weights at {path}; give a .safetensors file of float weights, or a float run's folder")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is not a readable safetensors file: {error}") from error
+    if any("parametrizations" in key for key in shapes):
+        raise UserError(f"{path} is ternary already; give the float weights it began with, or use tritkit export")
+    name = architecture or _name(shapes, path)
+    outputs = [shapes[key][0] for key in sorted(shapes) if len(shapes[key]) == 2][-1]
+    net = models.build(name, outputs)
+    models.load_float(path, net)
+    size = models.image_size(name)
+    return FloatNetwork(net.eval(), (3, size, size), image_norm(metadata, path), _names(outputs))
+
+
+def _name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
+    """The known network whose weights have these names and shapes, but for the classes."""
+    import torch
+
+    from tritkit import models
+
+    blocks = {key.split(".")[1] for key in shapes if re.fullmatch(r"layer1\.\d+\.conv1\.weight", key)}
+    candidates = [f"cifar-resnet{6 * len(blocks) + 2}"] if blocks else []
+    for name in (*candidates, *_OTHERS):
+        with torch.device("meta"):
+            wanted = models.build(name).state_dict()
+        named = {key: tuple(value.shape) for key, value in wanted.items() if not key.endswith("num_batches_tracked")}
+        given = {key: shape for key, shape in shapes.items() if not key.endswith("num_batches_tracked")}
+        if named.keys() == given.keys() and all(named[key][1:] == given[key][1:] for key in named):
+            return name
+    known = ", ".join(("cifar-resnetD", *_OTHERS))
+    raise UserError(f"{path} holds the weights of no known network ({known}); quantize yours with tritkit.quantize")
+
+
+def _names(outputs: int) -> tuple[str, ...]:
+    from tritkit.data.cifar10 import CLASSES
+
+    return CLASSES if outputs == len(CLASSES) else tuple(f"class {k}" for k in range(outputs))

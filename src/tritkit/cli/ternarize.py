@@ -1,0 +1,163 @@
+"""`tritkit ternarize`: from float weights and some images to a ternary ONNX file, without training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from tritkit.cli.exporting import Norm, export_network
+from tritkit.cli.images import Preprocessing, read_images
+from tritkit.cli.networks import load_float_network
+from tritkit.cli.output import Facts, Json, emit, percent, say, table
+from tritkit.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tritkit.methods import FGQ
+    from tritkit.post import Faithful, Steps
+
+_BATCH = 256
+
+
+class Group(StrEnum):
+    """What N counts."""
+
+    weights = "weights"
+    kernels = "kernels"
+
+
+class Activations(StrEnum):
+    """The scales of 8-bit activations."""
+
+    affine = "affine"
+    power_of_two = "power-of-two"
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="Float weights: .safetensors of a known network, or of a float run.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
+    calibrate: Annotated[
+        str, typer.Option(help="Folder of CIFAR-10, the word sample, or an .npy file of training images.")
+    ],
+    group_size: Annotated[
+        str, typer.Option(help="Input channels that share a scale, or the word channel: one an output channel.")
+    ] = "4",
+    group: Annotated[Group, typer.Option(help="Groups of single weights or of whole kernels.")] = Group.weights,
+    faithful: Annotated[
+        bool, typer.Option("--faithful", help="As the paper does: nearest weights, batch norm measured again.")
+    ] = False,
+    activations: Annotated[Activations, typer.Option(help="power-of-two is the paper's.")] = Activations.affine,
+    images: Annotated[int, typer.Option(min=16, help="Calibration images, at most.")] = 1024,
+    architecture: Annotated[
+        str | None, typer.Option(help="The network's name, such as cifar-resnet20; default: as the weights tell.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a trained float network ternary without training it.
+
+    Needs some training images without labels; takes about a minute for a CIFAR ResNet.
+    """
+    method = _method(group_size, group)
+    from tritkit.post import count, quantize
+
+    loaded = load_float_network(model, architecture)
+    batches = _batches(calibrate, loaded.shape, loaded.norm, images)
+    steps, start = _steps(faithful, activations), time.perf_counter()
+    with _bar() as progress:
+        net = quantize(loaded.net, method, batches, steps=steps, images=images, progress=progress)
+    seconds = time.perf_counter() - start
+    report = export_network(net, out, loaded.shape, loaded.norm, loaded.classes)
+    facts = {
+        "model": str(model),
+        "file": str(out),
+        "bytes": report.bytes,
+        "method": method.params(),
+        "steps": "faithful" if faithful else "better",
+        "activations": activations.value,
+        "images": min(images, sum(map(len, batches))),
+        "seconds": seconds,
+        "same_bits_in": list(report.checked),
+        "notes": list(report.notes),
+        **count(net, batches[0]).facts(),
+    }
+    emit(facts, as_json, _render)
+
+
+def _method(group_size: str, group: Group) -> FGQ:
+    from tritkit.methods import FGQ
+
+    if group_size == "channel":
+        return FGQ(1 << 20, "kernels")
+    if not group_size.isdigit() or int(group_size) < 1:
+        raise UserError(f"--group-size is {group_size!r}; allowed: a whole number from 1, or the word channel")
+    return FGQ(int(group_size), group.value)
+
+
+def _steps(faithful: bool, activations: Activations) -> Steps | Faithful:
+    from dataclasses import replace
+
+    from tritkit.post import BETTER, FAITHFUL, PowerOfTwo
+
+    steps: Steps | Faithful = FAITHFUL if faithful else BETTER
+    return replace(steps, observer=PowerOfTwo()) if activations is Activations.power_of_two else steps
+
+
+def _batches(source: str, shape: tuple[int, int, int], norm: Norm, limit: int) -> list[Tensor]:
+    """Training images, normalised, not augmented."""
+    import torch
+
+    from tritkit.data import load_cifar10, normalise
+    from tritkit.zoo import sample
+
+    path = Path(source)
+    if path.suffix.lower() in (".npy", ".npz"):
+        found = torch.from_numpy(read_images(path, Preprocessing(shape, norm[0], norm[1], ())))[:limit]
+        return [found[i : i + _BATCH] for i in range(0, len(found), _BATCH)]
+    pixels = torch.from_numpy(sample("train").images) if source == "sample" else load_cifar10(source, "train").images
+    if tuple(pixels.shape[1:]) != shape:
+        raise UserError(f"the network takes images {list(shape)}, CIFAR-10 has {list(pixels.shape[1:])}; give an .npy")
+    pixels = pixels[:limit]
+    return [normalise(pixels[i : i + _BATCH], *norm) for i in range(0, len(pixels), _BATCH)]
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on standard error where that is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("layers", total=None)
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name)
+
+        yield progress
+
+
+def _render(facts: Facts, console: Console) -> None:
+    columns = ("layer", "weights", "kind", "density", "multiplications", "of float", "removed", "additions")
+    rows = [
+        (row["name"], row["weights"], row["kind"], percent(row["density"]), row["multiplications"], row["macs"],
+         percent(row["removed"]), row["additions"])
+        for row in facts["layers"]
+    ]  # fmt: skip
+    console.print(table(columns, rows, "multiplications and additions for one image"))
+    for title, total in (("ternary layers", facts["ternary"]), ("all layers", facts["all"])):
+        removed, bits = percent(total["removed"]), f"{total['bits_a_weight']:.3g} bits a weight"
+        say(console, f"{title}: {removed} of the multiplications removed, {total['additions']:,} additions, {bits}")
+    say(console, f"{facts['file']}: {facts['bytes']:,} bytes, {facts['seconds']:.0f} s on {facts['images']:,} images")
+    if facts["same_bits_in"]:
+        say(console, f"checked by running it: {', '.join(facts['same_bits_in'])}")
+    for note in facts["notes"]:
+        say(console, note)
+    say(console, f"Next: tritkit eval {facts['file']}, tritkit inspect {facts['file']}")
