@@ -119,7 +119,7 @@ def _batches(source: str, shape: tuple[int, int, int], norm: Norm, limit: int) -
 
     path = Path(source)
     if path.suffix.lower() in (".npy", ".npz"):
-        found = torch.from_numpy(read_images(path, Preprocessing(shape, norm[0], norm[1], ())))[:limit]
+        found = torch.tensor(read_images(path, Preprocessing(shape, norm[0], norm[1], ())))[:limit]
         return [found[i : i + _BATCH] for i in range(0, len(found), _BATCH)]
     pixels = torch.from_numpy(sample("train").images) if source == "sample" else load_cifar10(source, "train").images
     if tuple(pixels.shape[1:]) != shape:
