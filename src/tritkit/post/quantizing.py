@@ -111,7 +111,7 @@ class _Quantizing:
         self._by_node = {layer.node: layer for layer in self.layers}
         self._norms = {layer.norm[0]: layer.norm[1] for layer in self.layers if layer.norm is not None}
         twins = {node.name: node for node in floating.graph.nodes}
-        wanted = {twins[n.name] for layer in self.layers for n in (layer.end, layer.add) if n is not None}
+        wanted = [twins[n.name] for layer in self.layers for n in (layer.end, layer.add) if n is not None]
         self._twins = twins
         self._float = Runner(floating, images, keep=wanted)  # runs as far as targets are asked for
         self._runner = Runner(self.net, images, self._prepare)

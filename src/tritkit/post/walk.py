@@ -21,7 +21,7 @@ class Runner:
     """Computes the nodes of a traced network in evaluation mode, each once; a value is dropped after its last use.
 
     before: called with a node before it runs (its inputs are there), to change modules in time.
-    keep: nodes whose values stay until `take` fetches them.
+    keep: nodes whose values stay until `take` fetched them, as often as they stand here.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Runner:
         self._interpreter = Interpreter(net, garbage_collect_values=False)
         self._values: dict[Node, Any] = self._interpreter.env
         self._uses = Counter({node: len(node.users) for node in net.graph.nodes})
-        self._keep = set(keep)
+        self._keep = Counter(keep)
         self._kept: dict[Node, Tensor] = {}
         self._order = list(net.graph.nodes)
         self._done: set[Node] = set()
@@ -54,10 +54,11 @@ class Runner:
         return self._values[node]
 
     def take(self, node: Node) -> Any:
-        """The value of a node of `keep`, which is dropped then."""
+        """The value of a node of `keep`, dropped after the last time."""
         for needed in _unfinished(node, self._done):
             self._run(needed)
-        return self._kept.pop(node)
+        self._keep[node] -= 1
+        return self._kept[node] if self._keep[node] else self._kept.pop(node)
 
     def waits_for(self, node: Node, layers: Collection[Node]) -> bool:
         """Whether one of `layers` still has to run before `node` can."""
@@ -74,7 +75,7 @@ class Runner:
         else:
             self._values[node] = None
         self._done.add(node)
-        if node in self._keep:
+        if self._keep[node]:
             self._kept[node] = self._values[node].clone()  # what follows may work in place
         if not node.users:
             del self._values[node]
