@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tritkit.bench import clock
+from tritkit.bench.shape import Shape
 from tritkit.bench.stats import fastest, macs_per_cycle, summary
 from tritkit.bench.timing import LEAST_ROUNDS, measure
 from tritkit.bench.validation import check_peer
@@ -135,3 +136,10 @@ def test_the_clock_is_one_a_cpu_can_have() -> None:
     assert 0.3e9 < speed < 10e9
     rate = clock.dot_products_per_cycle()
     assert rate is None or 8 < rate < 600
+
+
+def test_the_first_images_do_not_depend_on_how_many_there_are() -> None:
+    for shape in (Shape("network", (3, 40, 40)), Shape("linear", (9,), positive=True)):
+        few, many = shape.images(2, seed=3), shape.images(7, seed=3)
+        assert few.tobytes() == many[:2].tobytes()
+        assert not np.array_equal(many[0], many[1])
