@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import images
+from small_residual import images
 
 from tritkit.cli.app import run_app
 from tritkit.models import build

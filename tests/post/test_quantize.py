@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TERNARY, images
+from small_residual import TERNARY, images
 from torch import Tensor, nn
 
 import tritkit
