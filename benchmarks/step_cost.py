@@ -15,9 +15,8 @@ import json
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from tritkit.train import Silent, make_recipe
 from tritkit.train.loop import _Run
 
 FLOAT = "float"
-STEPS_FOR_MEMORY = 6
+STEPS_FOR_MEMORY = 3
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -75,14 +74,8 @@ def _medians(each: list[tuple[float, float]], float_steps: list[tuple[float, flo
 
 
 def memory(label: str, batch: int) -> int:
-    """Kibibytes that training takes at its peak, in a process of its own."""
-    command = [sys.executable, __file__, "--batch", str(batch), "--only-memory", label]
-    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)
-    return int(done.stdout)
-
-
-def own_memory(label: str, batch: int) -> int:
+    """Kibibytes that training takes at its peak. To be called in a process of its own."""
+    torch.set_num_threads(1)
     run = trainer(label, batch, ROOT)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(STEPS_FOR_MEMORY):
@@ -90,12 +83,13 @@ def own_memory(label: str, batch: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
-def facts(labels: list[str], batch: int, rounds: int) -> dict[str, Any]:
-    peaks = {label: memory(label, batch) for label in labels}
-    timed = {threads: times(labels, batch, threads, rounds) for threads in (1, 2)}
+def facts(labels: list[str], batch: int, rounds: int, threads: list[int]) -> dict[str, Any]:
+    with get_context("fork").Pool(1, maxtasksperchild=1) as pool:  # forked before this process has run anything
+        peaks = {label: pool.apply(memory, (label, batch)) for label in labels}
+    timed = {count: times(labels, batch, count, rounds) for count in threads}
     rows = {
         label: {
-            **{f"threads_{threads}": timed[threads][label] for threads in timed},
+            **{f"threads_{count}": timed[count][label] for count in timed},
             "memory_kib": peaks[label],
             "memory_ratio": round(peaks[label] / peaks[FLOAT], 3),
         }
@@ -107,27 +101,22 @@ def facts(labels: list[str], batch: int, rounds: int) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    print(
-        f"{'times a float step:':24} {'1 thread':>10} {'its CPU':>8} {'2 threads':>10} {'their CPU':>10} {'memory':>8}"
-    )
+    print(f"{'times a float step:':24} {'threads':>8} {'clock':>8} {'processor':>10} {'memory':>8}")
     for label, row in report["methods"].items():
-        one, two = row["threads_1"], row["threads_2"]
-        print(f"{label:24} {one['ratio']:10.2f} {one['cpu_ratio']:8.2f} {two['ratio']:10.2f} {two['cpu_ratio']:10.2f}"
-              f" {row['memory_ratio']:8.2f}")  # fmt: skip
+        for key in (key for key in row if key.startswith("threads_")):
+            ratios = f"{row[key]['ratio']:8.2f} {row[key]['cpu_ratio']:10.2f} {row['memory_ratio']:8.2f}"
+            print(f"{label:24} {key.removeprefix('threads_'):>8} {ratios}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--methods", nargs="*", default=methods.names())
-    parser.add_argument("--only-memory", metavar="METHOD", help="print the kibibytes of one method and nothing else")
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "results" / "step_cost.json")
     arguments = parser.parse_args()
-    if arguments.only_memory:
-        print(own_memory(arguments.only_memory, arguments.batch))
-        return
-    report = facts([FLOAT, *arguments.methods], arguments.batch, arguments.rounds)
+    report = facts([FLOAT, *arguments.methods], arguments.batch, arguments.rounds, arguments.threads)
     show(report)
     arguments.out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
