@@ -26,7 +26,9 @@ from tritkit import methods
 from tritkit.bench.facts import machine_facts
 from tritkit.data import ImageSet
 from tritkit.train import Silent, make_recipe
-from tritkit.train.loop import _Run
+from tritkit.train.images import MemoryImages
+from tritkit.train.loop import _Run, _Setting
+from tritkit.train.ranks import Ranks
 
 FLOAT = "float"
 STEPS_FOR_MEMORY = 3
@@ -40,7 +42,8 @@ def trainer(label: str, batch: int, folder: Path) -> _Run:
     made = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 3, 32, 32), generator=made, dtype=torch.uint8)
     labels = torch.randint(0, 10, (batch,), generator=made)
-    run = _Run(recipe, ImageSet(pixels, labels, tuple("abcdefghij")), folder, Silent())
+    images = MemoryImages(ImageSet(pixels, labels, tuple("abcdefghij")), recipe, Ranks())
+    run = _Run(_Setting(recipe, folder, Ranks(), 1, images.images.classes, Silent()), images)
     run.net.train()
     return run
 
@@ -48,7 +51,7 @@ def trainer(label: str, batch: int, folder: Path) -> _Run:
 def step(run: _Run) -> tuple[float, float]:
     """Seconds of one step, by the clock and of the processor."""
     clock, processor = time.perf_counter(), time.process_time()
-    run._step(run.images.images, run.images.labels)
+    run._step(*next(run.images.batches(0, 0)))
     return time.perf_counter() - clock, time.process_time() - processor
 
 

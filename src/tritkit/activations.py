@@ -148,11 +148,15 @@ class Range:
         return quant_params(self.low, self.high)
 
 
+def sample_step(count: int) -> int:
+    """Of `count` values in a row, every how many a percentile or an MSE search looks at."""
+    step = -(-count // _SAMPLE)
+    return step | 1 if step > 1 else 1  # odd: does not fall in with the power-of-two strides of channels and rows
+
+
 def _sample(x: Tensor) -> Tensor:
     flat = x.reshape(-1)
-    step = -(-flat.numel() // _SAMPLE)
-    # an odd step does not fall in with the power-of-two strides of channels and rows
-    return flat[:: step | 1] if step > 1 else flat
+    return flat[:: sample_step(flat.numel())]
 
 
 def _simulate(x: Tensor, params: QuantParams) -> Tensor:

@@ -19,7 +19,7 @@ from tritkit.errors import ModelFileError, TritkitError, UserError
 from tritkit.models import cifar_resnet
 from tritkit.surgery import named_ternary
 from tritkit.train import ConsoleReporter, evaluate, load_trained, read_record, train
-from tritkit.train.loop import _split
+from tritkit.train.images import split
 from tritkit.train.objective import distillation, make_loss
 
 
@@ -80,11 +80,11 @@ def test_it_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
 
 def test_held_out_images_are_the_same_in_every_run() -> None:
     everything = images(256, 0)
-    rest, kept = _split(everything, 40)
+    rest, kept = split(everything, 40)
     assert (len(rest), len(kept)) == (216, 40)
     assert {i.numpy().tobytes() for i in rest.images}.isdisjoint(i.numpy().tobytes() for i in kept.images)
     torch.manual_seed(77)
-    assert torch.equal(_split(everything, 40)[1].images, kept.images)
+    assert torch.equal(split(everything, 40)[1].images, kept.images)
 
 
 def test_evaluate_counts_and_leaves_the_modes() -> None:

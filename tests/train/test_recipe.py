@@ -52,7 +52,7 @@ def test_overrides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("epoch = 3", "r.toml: unknown key 'epoch'; allowed: activations, batch_size"),
+        ("epoch = 3", "r.toml: unknown key 'epoch'; allowed: activations, adam, batch_size"),
         ("epochs = 0", "epochs is 0; input should be greater than or equal to 1"),
         ("lr = -0.1", "lr is -0.1; input should be greater than 0"),
         ("lr = nan", "lr is nan"),

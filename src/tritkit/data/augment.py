@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(images / 255 − mean) / std a channel: uint8 [N, C, H, W] to float32, `mean` and `std` in units of full scale."""
     shape = (1, len(mean), 1, 1)
-    return (images.float() / 255 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+    subtracted, divided = (torch.tensor(values, device=images.device).view(shape) for values in (mean, std))
+    return (images.float() / 255 - subtracted) / divided
 
 
 def crop_and_flip(images: Tensor, generator: Generator, pad: int = 4) -> Tensor:

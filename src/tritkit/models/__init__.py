@@ -10,6 +10,7 @@ from torch import nn
 from tritkit.errors import UserError
 from tritkit.models.alexnet import AlexNet, alexnet
 from tritkit.models.cifar_resnet import CifarResNet, cifar_resnet
+from tritkit.models.download import fetch
 from tritkit.models.resnet import ResNet, resnet
 from tritkit.models.vgg import VGG, vgg16
 from tritkit.models.weights import load_float
@@ -22,6 +23,7 @@ __all__ = [
     "alexnet",
     "build",
     "cifar_resnet",
+    "fetch",
     "image_size",
     "load_float",
     "resnet",

@@ -1,4 +1,4 @@
-"""Float weights from safetensors files: no code in the file, every name and shape checked."""
+"""Float weights from safetensors files and torchvision's .pth: no code is run, every name and shape checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tritkit.errors import ModelFileError, UserError
 
 
 def load_float(path: str | Path, net: nn.Module) -> dict[str, str]:
-    """Fill `net` with the weights in the safetensors file `path`; returns the file's metadata.
+    """Fill `net` with the weights in the safetensors file `path`, or in a .pth file of tensors by name as torchvision
+    publishes them; returns the file's metadata.
 
     Batch norm's `num_batches_tracked` may be absent; every other name, shape and float dtype must fit, and every
     value be finite. Raises UserError for a missing file, ModelFileError for one that does not fit; then `net`
@@ -31,12 +32,24 @@ def load_float(path: str | Path, net: nn.Module) -> dict[str, str]:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise UserError(f"no weights at {path}; give the path of a .safetensors file")
+        raise UserError(f"no weights at {path}; give the path of a .safetensors or .pth file")
+    if path.suffix in (".pth", ".pt"):
+        return _read_pth(path), {}
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _read_pth(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged file fails in many ways, all of them the file's fault
+        raise ModelFileError(f"{path} is no whole .pth file of plain tensors ({type(error).__name__})") from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise ModelFileError(f"{path} holds no tensors by name; give a file that holds a state dict and nothing else")
+    return dict(tensors)
 
 
 def _mismatches(given: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]:

@@ -1,4 +1,5 @@
-"""The training loop, one for every method. A run killed at any moment goes on to the same bits.
+"""The training loop, one for every method, data set and number of processes. A run killed at any moment goes on, to the
+same bits where one process trains.
 
 An output folder holds record.jsonl (see `record`), checkpoint.pt (see `checkpoint`) and, at the end, final.safetensors.
 """
@@ -8,39 +9,45 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tritkit import compress
 from tritkit.activations import freeze_, quantize_activations
-from tritkit.data import ImageSet, crop_and_flip, load_cifar10, normalise
+from tritkit.data import ImageSet
+from tritkit.data.image_folder import BadPictures
 from tritkit.errors import TritkitError, UserError
 from tritkit.surgery import after_step_, freeze_codes_
 from tritkit.train import stages
 from tritkit.train.checkpoint import State, load_checkpoint, save_checkpoint
-from tritkit.train.evaluate import evaluate
+from tritkit.train.evaluate import Errors, count_errors
 from tritkit.train.files import told
+from tritkit.train.images import EvaluationImages, MemoryEvaluation, MemoryImages, TrainingImages, load_images
 from tritkit.train.network import build_network, finish, layer_rows, save_trained, with_activations
 from tritkit.train.objective import make_loss, set_rate
-from tritkit.train.progress import ConsoleReporter, Reporter
+from tritkit.train.progress import ConsoleReporter, Reporter, Silent
+from tritkit.train.ranks import Ranks, joined
 from tritkit.train.recipe import Recipe
 from tritkit.train.record import Record, header
-
-_SPLIT_SEED = 0  # held-out images are the same in every run, whatever its seed
+from tritkit.train.synchronised import separate_, synchronise_
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left: its error on the test images (0..1) and where its files are."""
+    """What a finished run left: its error on the test images (0..1), that of five guesses where there are folders of
+    classes, and where its files are.
+    """
 
     test_error: float
     weights: Path
     record: Path
+    test_top5_error: float | None = None
 
 
 def train(
@@ -49,16 +56,30 @@ def train(
     out_dir: str | Path,
     resume: bool = True,
     reporter: Reporter | None = None,
+    *,
+    accumulate: int = 1,
+    workers: int | None = None,
+    bad_pictures: BadPictures = "refuse",
 ) -> RunResult:
-    """Train on CIFAR-10 as `recipe` says and leave everything in `out_dir`.
+    """Train as `recipe` says and leave everything in `out_dir`.
 
-    `data_root`: see `load_cifar10`. With `resume`, a run in `out_dir` that was cut short goes on from its last
-    checkpoint, to the same bits as if it had not been, and a finished one is only reported; without it, such a folder
-    is refused. Raises UserError for missing data, a folder that cannot be written or belongs to another recipe;
-    TritkitError if the loss diverges.
+    data_root: see `load_cifar10` and, for the data set "imagenet", `load_image_folder`.
+    resume: a run in `out_dir` that was cut short goes on from its last checkpoint, to the same bits as if it had not
+        been, and a finished one is only reported; without it, such a folder is refused.
+    accumulate: each batch is computed in so many parts, one after the other, for devices with little memory. Batch norm
+        and activation ranges see the parts; nothing else changes.
+    workers: processes that decode pictures, for each process that trains; None: one a core.
+    bad_pictures: "refuse" files that cannot be read as pictures, or "skip" them and name them in the record; the next
+        picture of the folder takes the place.
+
+    Under `torchrun` all its processes train on equal shares of each batch, and only the first writes and talks.
+    Raises UserError for missing data, a folder that cannot be written or belongs to another recipe, a batch that cannot
+    be shared equally; TritkitError if the loss diverges or another process ends.
     """
-    sets = load_cifar10(data_root, "train"), load_cifar10(data_root, "test")
-    return train_on(recipe, *sets, out_dir, resume, reporter)
+    with joined() as ranks:
+        images, test, classes = load_images(recipe, data_root, ranks, workers, bad_pictures)
+        setting = _Setting(recipe, Path(out_dir), ranks, accumulate, classes, _reporter(reporter, ranks))
+        return _trained(setting, images, test, resume)
 
 
 def train_on(
@@ -68,15 +89,38 @@ def train_on(
     out_dir: str | Path,
     resume: bool = True,
     reporter: Reporter | None = None,
+    *,
+    accumulate: int = 1,
 ) -> RunResult:
     """`train` with the training and the test images given."""
-    out = Path(out_dir)
-    with told(out):
-        out.mkdir(parents=True, exist_ok=True)
-    if not resume and (out / "record.jsonl").exists():
-        raise UserError(f"{out} holds a run already; choose another folder, or resume it")
-    with _deterministic(), torch.random.fork_rng(devices=[]):
-        run = _Run(recipe, images, out, reporter or ConsoleReporter())
+    with joined() as ranks:
+        setting = _Setting(recipe, Path(out_dir), ranks, accumulate, images.classes, _reporter(reporter, ranks))
+        return _trained(setting, MemoryImages(images, recipe, ranks), MemoryEvaluation(test, recipe, ranks), resume)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What a run is given beside its images."""
+
+    recipe: Recipe
+    out: Path
+    ranks: Ranks
+    accumulate: int
+    classes: tuple[str, ...]
+    reporter: Reporter
+
+
+def _reporter(given: Reporter | None, ranks: Ranks) -> Reporter:
+    return (given or ConsoleReporter()) if ranks.first else Silent()
+
+
+def _trained(setting: _Setting, images: TrainingImages, test: EvaluationImages, resume: bool) -> RunResult:
+    with told(setting.out):
+        setting.out.mkdir(parents=True, exist_ok=True)
+    if not resume and (setting.out / "record.jsonl").exists():
+        raise UserError(f"{setting.out} holds a run already; choose another folder, or resume it")
+    with _deterministic(setting.ranks.device), torch.random.fork_rng():
+        run = _Run(setting, images)
         done = run.finished()
         if done is not None:
             return done
@@ -88,46 +132,52 @@ def train_on(
 class _Run:
     """A run in progress: the network, its optimizer, and where it stands."""
 
-    def __init__(self, recipe: Recipe, images: ImageSet, out: Path, reporter: Reporter) -> None:
-        self.recipe, self.out, self.reporter = recipe, out, reporter
-        self.record = Record(out / "record.jsonl")
-        self.images, self.held_out = _split(images, recipe.held_out)
-        self.per_epoch = len(self.images) // recipe.batch_size
-        if self.per_epoch == 0:
-            raise UserError(f"batch_size is {recipe.batch_size}, but there are only {len(self.images)} training images")
+    def __init__(self, setting: _Setting, images: TrainingImages) -> None:
+        recipe, self.ranks, self.reporter = setting.recipe, setting.ranks, setting.reporter
+        self.setting, self.recipe, self.out = setting, recipe, setting.out
+        self.record = Record(self.out / "record.jsonl")
+        self.images = images
+        self.per_epoch = len(images) // recipe.batch_size
+        self._check_batch()
         torch.manual_seed(recipe.seed)
-        self.net = build_network(recipe)
+        self.net = build_network(recipe).to(self.ranks.device)
         self.optimizer = stages.make_optimizer(self.net, recipe)
-        self.loss = make_loss(recipe)
-        self.augmentation = torch.Generator().manual_seed(recipe.seed)
+        self.loss = make_loss(recipe, self.ranks.device)
         self.quantized = False
         self.step = 0  # steps finished
         self.sums = _Sums()
+        self._parallel: nn.Module = self.net
+        self._trained: tuple[int, ...] = ()
 
     def finished(self) -> RunResult | None:
         """The result, if the folder holds a finished run of this recipe."""
         if load_checkpoint(self.out / "checkpoint.pt", self.recipe) is None:
             return None
         last = self.record.rows()[-1]
-        return self._result(last["test_error"]) if last["kind"] == "final" else None
+        return self._result(last) if last["kind"] == "final" else None
 
     def restore(self) -> None:
         """Go back to the last checkpoint, or begin."""
         state = load_checkpoint(self.out / "checkpoint.pt", self.recipe)
+        self.ranks.wait()  # until all have read it
         if state is None:
-            self.record.start(header(self.recipe))
+            if self.ranks.first:
+                self.record.start(header(self.recipe, self._parts()))
             self._save()
             return
         if state["quantized"]:
-            self.net, self.quantized = quantize_activations(self.net), True
+            self.net, self.quantized = quantize_activations(self.net).to(self.ranks.device), True
         compress.restore_(self.net, state["net"])
         self.optimizer = stages.make_optimizer(self.net, self.recipe)
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.sums = state["step"], _Sums(**state["sums"])
-        self.augmentation.set_state(state["augmentation"])
-        torch.set_rng_state(state["torch"])
-        self.record.truncate(state["record_bytes"])
+        self.step = state["step"]
+        self._restore_random(state)
+        if self.ranks.first:
+            self.sums = _Sums(**state["sums"])
+            self.record.truncate(state["record_bytes"])
+            if self._parts() != state.get("parts", _ALONE):
+                self.record.append({"kind": "parts", "step": self.step, **self._parts()})
 
     def steps(self) -> None:
         """All steps that remain."""
@@ -139,24 +189,25 @@ class _Run:
         finally:
             self.reporter.stop()
 
-    def conclude(self, test: ImageSet) -> RunResult:
+    def conclude(self, test: EvaluationImages) -> RunResult:
         """Finish the weights, read the test images once, and write the final row."""
-        finish(self.net, self.recipe, self.images)
-        error = evaluate(self.net, test, self.recipe.mean, self.recipe.std)
-        save_trained(self.out / "final.safetensors", self.net, self.recipe, error)
-        row = {"kind": "final", "test_error": error, "test_images": len(test), "layers": layer_rows(self.net)}
-        row |= stages.sizes(self.net)
-        self.record.append(row)
-        return self._result(error)
+        self._parallel = self.net
+        separate_(self.net)
+        self.net = finish(self.net, self.recipe, self.images).to(self.ranks.device)
+        errors = self._errors(test)
+        row = {"kind": "final", "test_error": errors.top1, "test_images": errors.images, "layers": layer_rows(self.net)}
+        row |= self._top5("test_top5_error", errors) | self._skipped() | stages.sizes(self.net)
+        if self.ranks.first:
+            save_trained(self.out / "final.safetensors", self.net, self.recipe, errors.top1, self.setting.classes)
+            self.record.append(row)
+        return self._result(row)
 
     def _epoch(self, epoch: int) -> None:
         """What remains of an epoch; 0 is the first."""
         self._enter(epoch + 1)
-        order = torch.randperm(len(self.images), generator=_seeded(self.recipe.seed, epoch))
         began = time.monotonic() - self.sums.seconds
-        for batch in range(self.step % self.per_epoch, self.per_epoch):
-            index = order[batch * self.recipe.batch_size : (batch + 1) * self.recipe.batch_size]
-            self._step(self.images.images[index], self.images.labels[index])
+        for images, labels in self.images.batches(epoch, self.step % self.per_epoch):
+            self._step(images, labels)
             self.sums.seconds = time.monotonic() - began
             every = self.recipe.checkpoint_every
             if every and self.step % every == 0 and self.step % self.per_epoch:
@@ -168,7 +219,9 @@ class _Run:
         """The changes that begin with `epoch` (1 is the first), also when a run goes on in the middle of it."""
         activations = self.recipe.activations
         if activations and epoch >= activations.from_epoch and not self.quantized:
-            self.net, self.quantized = with_activations(self.net, self.recipe, self.images), True
+            separate_(self.net)
+            self.net = with_activations(self.net, self.recipe, self.images).to(self.ranks.device)
+            self.quantized = True
         if stages.share_due(self.net, self.recipe, epoch):
             stages.share(self.net, self.recipe)
             self.optimizer = stages.make_optimizer(self.net, self.recipe)
@@ -177,46 +230,95 @@ class _Run:
         if self.recipe.freeze_codes_epoch and epoch >= self.recipe.freeze_codes_epoch:
             freeze_codes_(self.net)
         self.net.train()
+        self._spread()
 
-    def _step(self, pixels: Tensor, labels: Tensor) -> None:
-        images = normalise(crop_and_flip(pixels, self.augmentation), self.recipe.mean, self.recipe.std)
+    def _spread(self) -> None:
+        """Put the network of now on all processes, where there are others."""
+        if self.ranks.world == 1:
+            self._parallel = self.net
+            return
+        trained = (id(self.net), *(id(p) for p in self.net.parameters() if p.requires_grad))
+        if trained != self._trained:
+            synchronise_(self.net)
+            self._parallel = self.net  # let the old one go before the new one hooks the same parameters
+            self._parallel = DistributedDataParallel(self.net, broadcast_buffers=False)
+            self._trained = trained
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        """One step on this process's share of a batch."""
         self.sums.lr = set_rate(self.optimizer, self.recipe, self.step, self.per_epoch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            logits = self.net(images).float()
-            loss = self.loss(logits, images, labels)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        parts = self.setting.accumulate
+        loss = 0.0
+        for k, (some, answers) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), 1):
+            with nullcontext() if k == parts else self._alone():
+                loss += self._backward(some, answers) / parts
         self.optimizer.step()
         after_step_(self.net)
         self.step += 1
-        if not math.isfinite(loss.item()):
-            raise TritkitError(f"the loss is {loss.item()} at step {self.step}; lower lr or lengthen the warm-up")
-        self.sums.loss += loss.item()
+        if not math.isfinite(loss):
+            raise TritkitError(f"the loss is {loss} at step {self.step}; lower lr or lengthen the warm-up")
+        self.sums.loss += loss / self.ranks.world
+
+    def _backward(self, images: Tensor, labels: Tensor) -> float:
+        """Add the gradients of these images; returns their loss."""
+        low = self.recipe.precision == "bfloat16"
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=low):
+            logits = self._parallel(images).float()
+            loss = self.loss(logits, images, labels)
+        (loss / self.setting.accumulate).backward()  # type: ignore[no-untyped-call]
         self.sums.wrong += int((logits.argmax(1) != labels).sum())
+        return float(loss.item())
+
+    def _alone(self) -> Any:
+        """Backward passes that leave the other processes' gradients for later."""
+        net = self._parallel
+        return net.no_sync() if isinstance(net, DistributedDataParallel) else nullcontext()
 
     def _end(self, epoch: int) -> None:
+        held_out = self._errors(self.images.held_out) if len(self.images.held_out) else None
+        self._pool()
         row: dict[str, Any] = {
             "kind": "epoch",
             "epoch": epoch,
             "step": self.step,
             "loss": self.sums.loss / self.per_epoch,
             "train_error": self.sums.wrong / (self.per_epoch * self.recipe.batch_size),
-            "held_out_error": self._held_out_error(),
+            "held_out_error": None if held_out is None else held_out.top1,
             "lr": self.sums.lr,
             "seconds": round(self.sums.seconds, 2),
             "layers": layer_rows(self.net),
         }
-        self.record.append(row)
+        row |= self._top5("held_out_top5_error", held_out) | self._skipped()
+        if self.ranks.first:
+            self.record.append(row)
         self.sums = _Sums()
         self._save()
         self.reporter.epoch(row)
 
-    def _held_out_error(self) -> float | None:
-        if not len(self.held_out):
-            return None
-        return evaluate(self.net, self.held_out, self.recipe.mean, self.recipe.std)
+    def _errors(self, images: EvaluationImages) -> Errors:
+        """Over the shares of all processes."""
+        mine = count_errors(self.net, images.batches(), some=self.ranks.world == 1)
+        counts = self.ranks.sums([mine.images, mine.wrong, mine.wrong_in_5])
+        return Errors(*(round(count) for count in counts))
+
+    def _top5(self, key: str, errors: Errors | None) -> dict[str, float]:
+        return {key: errors.top5} if errors is not None and self.recipe.dataset == "imagenet" else {}
+
+    def _skipped(self) -> dict[str, list[str]]:
+        found = self.ranks.gather(self.images.skipped())
+        return {"skipped": found} if found else {}
+
+    def _pool(self) -> None:
+        """Sums of all processes, in the first; 0 in the others."""
+        loss, wrong = self.ranks.sums([self.sums.loss, self.sums.wrong])
+        self.sums.loss, self.sums.wrong = (loss, round(wrong)) if self.ranks.first else (0.0, 0)
 
     def _save(self) -> None:
+        self._pool()
+        if not self.ranks.first:
+            return
+        generator = self.images.generator
         state: State = {
             "recipe": self.recipe.model_dump(mode="json"),
             "net": self.net.state_dict(),
@@ -224,14 +326,40 @@ class _Run:
             "quantized": self.quantized,
             "step": self.step,
             "sums": vars(self.sums),
-            "augmentation": self.augmentation.get_state(),
+            "augmentation": None if generator is None else generator.get_state(),
             "torch": torch.get_rng_state(),
+            "parts": self._parts(),
             "record_bytes": self.record.size(),
         }
         save_checkpoint(self.out / "checkpoint.pt", state)
 
-    def _result(self, error: float) -> RunResult:
-        return RunResult(error, self.out / "final.safetensors", self.record.path)
+    def _restore_random(self, state: State) -> None:
+        """The states of the first process; the numbers that methods draw in the others begin anew."""
+        if self.images.generator is not None:
+            self.images.generator.set_state(state["augmentation"])
+        torch.set_rng_state(state["torch"])
+        if not self.ranks.first:
+            torch.manual_seed(hash((self.recipe.seed, self.ranks.rank, self.step)))
+
+    def _check_batch(self) -> None:
+        size, parts = self.recipe.batch_size, self.ranks.world * self.setting.accumulate
+        if self.setting.accumulate < 1 or size % parts:
+            raise UserError(
+                f"batch_size is {size}, which {self.ranks.world} processes with accumulate = {self.setting.accumulate}"
+                " cannot share equally; choose numbers whose product divides it"
+            )
+        if self.recipe.epochs and self.per_epoch == 0:
+            raise UserError(f"batch_size is {size}, but there are only {len(self.images)} training images")
+
+    def _parts(self) -> dict[str, int]:
+        return {"processes": self.ranks.world, "accumulate": self.setting.accumulate}
+
+    def _result(self, row: dict[str, Any]) -> RunResult:
+        top5 = row.get("test_top5_error")
+        return RunResult(row["test_error"], self.out / "final.safetensors", self.record.path, top5)
+
+
+_ALONE = {"processes": 1, "accumulate": 1}
 
 
 @dataclass
@@ -244,30 +372,17 @@ class _Sums:
     seconds: float = 0.0
 
 
-def _split(images: ImageSet, held_out: int) -> tuple[ImageSet, ImageSet]:
-    """The images to train on and those kept aside."""
-    if held_out >= len(images):
-        raise UserError(f"held_out is {held_out}; there are {len(images)} training images")
-    if held_out == 0:
-        return images, images.subset(torch.empty(0, dtype=torch.int64))
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_SPLIT_SEED))
-    return images.subset(order[held_out:].sort().values), images.subset(order[:held_out].sort().values)
-
-
-def _seeded(seed: int, epoch: int) -> torch.Generator:
-    """The generator of an epoch's order: a function of seed and epoch, so that no state of it need be kept."""
-    return torch.Generator().manual_seed((seed + 1) * 1_000_003 + epoch)
-
-
 @contextmanager
-def _deterministic() -> Iterator[None]:
-    """PyTorch's deterministic algorithms, without filling fresh memory; as it was afterwards."""
-    was = torch.are_deterministic_algorithms_enabled()
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """PyTorch's deterministic algorithms, without filling fresh memory; as it was afterwards. On a GPU a few operations
+    have none; PyTorch warns of them.
+    """
+    was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(was)
+        torch.use_deterministic_algorithms(was, warn_only=warned)
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tritkit import compress, methods, models
-from tritkit.activations import calibrate, freeze_, quantize_activations
-from tritkit.data import ImageSet, crop_and_flip, find_file, normalise
+from tritkit.activations import calibrate, freeze_, quantize_activations, quantizers
 from tritkit.errors import ModelFileError, UserError
 from tritkit.low_bit import dorefa_
 from tritkit.surgery import latent_of, named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
 from tritkit.train import stages
 from tritkit.train.files import write_whole
+from tritkit.train.images import TrainingImages
+from tritkit.train.initial import find_weights
 from tritkit.train.recipe import Recipe, make_recipe
-
-_CALIBRATION_BATCH = 256
 
 
 def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
@@ -31,9 +29,9 @@ def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
 
     `initial=False` leaves `init` unread and prunes nothing, for a network that is filled from elsewhere.
     """
-    net = models.build(recipe.model)
+    net = models.build(recipe.model, recipe.classes)
     if recipe.init is not None and initial:
-        models.load_float(find_file(recipe.init), net)
+        models.load_float(find_weights(recipe.init), net)
     if recipe.method is not None:
         method = methods.get(recipe.method.name, **recipe.method.parameters)
         ternarize_(net, method, exclude=list(recipe.exclude))
@@ -45,42 +43,25 @@ def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
     return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 
-def with_activations(net: nn.Module, recipe: Recipe, images: ImageSet) -> nn.Module:
-    """`net` with 8-bit activations, their ranges set from the first `calibration_images` of `images`."""
+def with_activations(net: nn.Module, recipe: Recipe, images: TrainingImages) -> nn.Module:
+    """`net` with 8-bit activations, their ranges set from `calibration_images` of `images`."""
     if recipe.activations is None:
         return net
     quantized = quantize_activations(net)
-    calibrate(quantized, plain_batches(images, recipe.activations.calibration_images, recipe))
+    calibrate(quantized, images.plain(recipe.activations.calibration_images))
     return quantized
 
 
-def finish(net: nn.Module, recipe: Recipe, images: ImageSet) -> None:
-    """What makes trained weights the deployed ones: scales on their grid, fixed ranges, fresh batch-norm statistics."""
+def finish(net: nn.Module, recipe: Recipe, images: TrainingImages) -> nn.Module:
+    """The deployed network: scales on their grid, fresh batch-norm statistics, fixed ranges (set now if not before)."""
     if recipe.snap_scales:
         snap_scales_(net)
-    if recipe.activations is not None:
-        freeze_(net)
     if recipe.bn_images:
-        reestimate_bn_(net, augmented_batches(images, recipe.bn_images, recipe))
-
-
-def plain_batches(images: ImageSet, count: int, recipe: Recipe) -> Iterator[Tensor]:
-    """The first `count` images, normalised, not augmented; all batches of one size."""
-    count = min(count, len(images))
-    size = min(_CALIBRATION_BATCH, count)
-    for start in range(0, count - size + 1, size):
-        batch = normalise(images.images[start : start + size], recipe.mean, recipe.std)
-        yield batch.contiguous(memory_format=torch.channels_last)
-
-
-def augmented_batches(images: ImageSet, count: int, recipe: Recipe) -> Iterator[Tensor]:
-    """The first `count` images as training sees them. The borders that cropping adds change what batch norm measures:
-    statistics of plain images double the error.
-    """
-    generator = torch.Generator().manual_seed(recipe.seed)
-    for start in range(0, min(count, len(images)) - recipe.batch_size + 1, recipe.batch_size):
-        pixels = crop_and_flip(images.images[start : start + recipe.batch_size], generator)
-        yield normalise(pixels, recipe.mean, recipe.std).contiguous(memory_format=torch.channels_last)
+        reestimate_bn_(net, images.augmented(recipe.bn_images))
+    if recipe.activations is not None:
+        net = net if any(quantizers(net)) else with_activations(net, recipe, images)
+        freeze_(net)
+    return net
 
 
 def layer_rows(net: nn.Module) -> dict[str, dict[str, float]]:
@@ -100,7 +81,7 @@ def layer_rows(net: nn.Module) -> dict[str, dict[str, float]]:
     return rows
 
 
-def save_trained(path: Path, net: nn.Module, recipe: Recipe, test_error: float) -> None:
+def save_trained(path: Path, net: nn.Module, recipe: Recipe, test_error: float, classes: tuple[str, ...]) -> None:
     """Write the state dict to a safetensors file whose metadata suffices to build the network again."""
     metadata = {
         "recipe": json.dumps(recipe.model_dump(mode="json")),
@@ -109,8 +90,9 @@ def save_trained(path: Path, net: nn.Module, recipe: Recipe, test_error: float) 
         "test_error": f"{test_error:.4f}",
         "normalize_mean": ",".join(map(str, recipe.mean)),
         "normalize_std": ",".join(map(str, recipe.std)),
+        "classes": json.dumps(classes),
     }
-    tensors = {key: value.detach().contiguous() for key, value in net.state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
     write_whole(path, safetensors.torch.save(tensors, metadata))
 
 

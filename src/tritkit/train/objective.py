@@ -9,20 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tritkit import models
-from tritkit.data import find_file
 from tritkit.errors import UserError
 from tritkit.surgery import param_groups
+from tritkit.train.initial import find_weights
 from tritkit.train.recipe import Distill, Recipe
 from tritkit.train.schedule import rate_factor
 
+_CPU = torch.device("cpu")
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits [N, K], images [N, 3, H, W], labels [N]) to a number
 
 
-def make_loss(recipe: Recipe) -> Loss:
-    """Cross-entropy, mixed with a teacher's term where the recipe has one. Loads the teacher."""
+def make_loss(recipe: Recipe, device: torch.device = _CPU) -> Loss:
+    """Cross-entropy, mixed with a teacher's term where the recipe has one. Loads the teacher onto `device`."""
     if recipe.distill is None:
         return lambda logits, images, labels: cross_entropy(logits, labels, recipe)
-    settings, teacher = recipe.distill, _teacher(recipe.distill, recipe)
+    settings, teacher = recipe.distill, _teacher(recipe.distill, recipe, device)
 
     def loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
@@ -45,11 +46,13 @@ def distillation(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD over `surgery.param_groups`; each group keeps its peak rate as `peak`."""
+def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD or Adam over `surgery.param_groups`; each group keeps its peak rate as `peak`."""
     groups = param_groups(net, recipe.lr, recipe.weight_decay, recipe.scale_lr, recipe.scale_weight_decay)
     for group in groups:
         group["peak"] = group["lr"]
+    if recipe.adam is not None:
+        return torch.optim.Adam(groups, lr=recipe.lr, betas=recipe.adam.betas, eps=recipe.adam.eps)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
@@ -61,12 +64,12 @@ def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps_
     return recipe.lr * factor
 
 
-def _teacher(settings: Distill, recipe: Recipe) -> Callable[[Tensor], Tensor]:
+def _teacher(settings: Distill, recipe: Recipe, device: torch.device) -> Callable[[Tensor], Tensor]:
     """From images normalised as the recipe says to the teacher's logits."""
-    net = models.build(settings.model)
-    metadata = models.load_float(find_file(settings.weights), net)
-    net.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    factor, offset = _renormalisation(recipe, metadata)
+    net = models.build(settings.model, recipe.classes)
+    metadata = models.load_float(find_weights(settings.weights), net)
+    net.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    factor, offset = (values.to(device) for values in _renormalisation(recipe, metadata))
     return lambda images: net(images * factor + offset)
 
 

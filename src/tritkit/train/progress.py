@@ -57,6 +57,10 @@ class ConsoleReporter:
             f"  lr {row['lr']:.4f}  {row['seconds']:.0f} s",
             highlight=False,
         )
+        if row.get("skipped"):
+            reasons = row["skipped"]
+            said = f"{len(reasons)} pictures left out: {'; '.join(reasons[:3])}"
+            self._console.print(said, markup=False, highlight=False)
 
     def stop(self) -> None:
         self._bar.stop()

@@ -17,7 +17,11 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 IndexBits = Annotated[int, Field(ge=2, le=8)]
+Moment = Annotated[float, Field(ge=0, lt=1)]
 Three = tuple[float, float, float]
+
+
+_FIXED_SIZE = ("alexnet-bn", "vgg16-bn")  # their first linear layer fits images of 224 pixels
 
 
 class _Table(BaseModel):
@@ -63,7 +67,7 @@ class Distill(_Table):
     model: str
     """The teacher's model, such as "cifar-resnet56"."""
     weights: str
-    """Its float weights, a safetensors file."""
+    """Its float weights; what `init` takes."""
     temperature: Positive = 4.0
     """T, which both sets of logits are divided by."""
     weight: Fraction = 0.7
@@ -79,6 +83,15 @@ class Activations(_Table):
     """Training images, not augmented, that set the ranges at the start."""
     freeze_epoch: AtLeastOne | None = None
     """The first epoch in which the ranges stay fixed; none lets them follow to the end."""
+
+
+class Adam(_Table):
+    """Kingma & Ba 2014 in place of SGD; the weight decay is an L2 term of the gradient."""
+
+    betas: tuple[Moment, Moment] = (0.9, 0.999)
+    """Of the averages of the gradient and of its square."""
+    eps: Positive = 1e-8
+    """Added to the root of the second."""
 
 
 class DeepCompression(_Table):
@@ -116,8 +129,18 @@ class Recipe(_Table):
     """What the run is called in its record; letters, digits, '.', '_' and '-'."""
     model: str = "cifar-resnet20"
     """A network of `tritkit.models.build`."""
+    dataset: Literal["cifar10", "imagenet"] = "cifar10"
+    """"imagenet" is any folder of pictures in ImageNet's layout, a folder a class."""
+    classes: AtLeastOne | None = None
+    """Outputs of the network, one a class; none: as many as its data set has, 10 or 1,000."""
+    image_size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    """Height and width of the crops of ImageNet, in pixels; none is 224. The short side is 8/7 of it before."""
+    crop: Literal["random", "resized", "centre"] = "random"
+    """How training images are cut: "random" anywhere (for CIFAR-10 from 4 more pixels on each side) and mirrored;
+    "resized" a random part of a random size, mirrored; "centre" the middle, as in evaluation. CIFAR-10 has "random"."""
     init: str | None = None
-    """Float weights to start from, a safetensors file; none starts from random ones."""
+    """Float weights to start from, a safetensors file or torchvision's .pth, or the URL of one of them that ends in
+    "#sha256=" and at least 8 digits of its checksum; none starts from random ones."""
     method: Method | None = None
     """How weights are made ternary; none trains a float network."""
     exclude: tuple[str, ...] = ("conv1", "linear")
@@ -126,15 +149,17 @@ class Recipe(_Table):
     """Low-bit weights, activations and gradients in place of a method; none: no."""
     deep_compression: DeepCompression | None = None
     """Pruning and weight sharing in place of a method; none: no."""
-    epochs: AtLeastOne = 160
-    """Passes over the training images."""
+    epochs: Count = 160
+    """Passes over the training images. 0 trains nothing: weights are projected, then `bn_images` and `activations`."""
     batch_size: AtLeastOne = 128
     """Images a step. The last, smaller batch of an epoch is dropped."""
     lr: Positive = 0.1
     """The peak learning rate."""
     schedule: Annotated[Cosine | Steps, Field(discriminator="name")] = Cosine()
     """How the rate changes."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam: Adam | None = None
+    """Adam in place of SGD; none is SGD."""
+    momentum: Moment = 0.9
     """SGD's momentum."""
     nesterov: bool = True
     """Nesterov's form of it; needs momentum above 0."""
@@ -239,6 +264,7 @@ def _fields(place: list[str]) -> list[str]:
 _TABLES: dict[str, type[BaseModel]] = {
     "distill": Distill,
     "activations": Activations,
+    "adam": Adam,
     "dorefa": DoReFa,
     "deep_compression": DeepCompression,
     "cosine": Cosine,
@@ -250,7 +276,7 @@ def _contradiction(recipe: Recipe) -> str | None:
     """What single fields cannot tell; None if all is well."""
     if recipe.nesterov and recipe.momentum == 0:
         return "nesterov needs momentum above 0; set nesterov = false"
-    if recipe.schedule.warmup_epochs >= recipe.epochs:
+    if recipe.epochs and recipe.schedule.warmup_epochs >= recipe.epochs:
         return f"schedule.warmup_epochs is {recipe.schedule.warmup_epochs:g}; it must be below epochs = {recipe.epochs}"
     if isinstance(recipe.schedule, Steps) and list(recipe.schedule.at) != sorted(set(recipe.schedule.at)):
         return f"schedule.at is {list(recipe.schedule.at)}; epochs must ascend"
@@ -259,9 +285,25 @@ def _contradiction(recipe: Recipe) -> str | None:
     ternary = recipe.method is not None or recipe.dorefa is not None
     if not ternary and (recipe.freeze_codes_epoch or recipe.snap_scales or recipe.scale_lr):
         return "freeze_codes_epoch, snap_scales and scale_lr are about ternary weights; set method too"
-    if recipe.activations and recipe.activations.from_epoch > recipe.epochs:
+    if recipe.epochs and recipe.activations and recipe.activations.from_epoch > recipe.epochs:
         return f"activations.from_epoch is {recipe.activations.from_epoch}; the run has {recipe.epochs} epochs"
-    return _low_bit_contradiction(recipe) or _deep_contradiction(recipe)
+    checks = (_dataset_contradiction, _adam_contradiction, _low_bit_contradiction, _deep_contradiction)
+    return next((problem for problem in (check(recipe) for check in checks) if problem), None)
+
+
+def _dataset_contradiction(recipe: Recipe) -> str | None:
+    if recipe.dataset == "cifar10" and (recipe.image_size or recipe.crop != "random"):
+        return 'image_size and crop are about folders of pictures; set dataset = "imagenet" too'
+    if recipe.model in _FIXED_SIZE and recipe.image_size not in (None, 224):
+        return f"image_size is {recipe.image_size}; {recipe.model} takes images of 224 pixels only"
+    return None
+
+
+def _adam_contradiction(recipe: Recipe) -> str | None:
+    defaults = Recipe.model_fields
+    if recipe.adam and any(getattr(recipe, key) != defaults[key].default for key in ("momentum", "nesterov")):
+        return "momentum and nesterov are SGD's; leave them out, or leave out adam"
+    return None
 
 
 def _low_bit_contradiction(recipe: Recipe) -> str | None:

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def read_record(path: str | Path) -> list[Row]:
         raise UserError(f"{path} is not a run record: {error}") from error
 
 
-def header(recipe: Recipe) -> Row:
-    """What the run was: the whole recipe, the code, the versions, the machine."""
+def header(recipe: Recipe, parts: Mapping[str, int]) -> Row:
+    """What the run was: the whole recipe, the code, the versions, the machine, and the `parts` it is computed in."""
     return {
         "kind": "header",
         "format": 1,
@@ -76,9 +77,11 @@ def header(recipe: Recipe) -> Row:
             "capability": torch.backends.cpu.get_cpu_capability(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
             "system": sys.platform,
         },
         "seed": recipe.seed,
+        **parts,
     }
 
 

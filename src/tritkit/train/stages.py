@@ -37,7 +37,7 @@ def share(net: nn.Module, recipe: Recipe) -> None:
         compress.share_(net, recipe.deep_compression.bits_conv, recipe.deep_compression.bits_fc, exclude=recipe.exclude)
 
 
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """`objective.make_optimizer`, with centroids in a group of their own that has their rate and no decay."""
     optimizer = make_plain_optimizer(net, recipe)
     centroids = list(compress.centroids_of(net).values())

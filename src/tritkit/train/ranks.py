@@ -1,0 +1,120 @@
+"""The processes that train one network together: what `torchrun` starts, or this process alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tritkit.errors import TritkitError, UserError
+
+_CPU = torch.device("cpu")
+_PATIENCE = timedelta(minutes=10)  # for a process that does not answer
+_LOST = ("gloo", "nccl", "connection", "broken pipe", "timed out", "socket")  # in errors of a collective operation
+_T = TypeVar("_T", Tensor, Sequence[int])
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process is number `rank` of `world`, and computes on `device`. The first one writes files and talks."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = _CPU
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, batch: _T) -> _T:
+        """This process's part of a batch, along the first dimension: equal parts in the order of the processes."""
+        each = len(batch) // self.world
+        return batch[self.rank * each : (self.rank + 1) * each]
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Each value added up over all processes, in float64."""
+        if self.world == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return [float(value) for value in total]
+
+    def gather(self, rows: list[str]) -> list[str]:
+        """The rows of all processes."""
+        if self.world == 1:
+            return rows
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, rows)
+        return [row for part in found for row in part]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The processes of the job that torchrun started this one in (by its environment), else this process alone.
+
+    A CUDA device is used where there is one: NCCL between them, Gloo between CPUs. When another process of the job
+    ends, this one raises a TritkitError that says so.
+    """
+    rank, world, local = (_number(name, other) for name, other in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    device = _device(local)
+    if world == 1:
+        yield Ranks(device=device)
+        return
+    if dist.is_initialized():
+        raise UserError("a process group exists already; call train where torchrun's processes begin")
+    ranks = Ranks(rank, world, device)
+    with _told(ranks):
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        yield ranks
+        dist.destroy_process_group()
+
+
+def _number(name: str, other: int) -> int:
+    given = os.environ.get(name, str(other))
+    if not given.isdigit():
+        raise UserError(f"the environment variable {name} is {given!r}; start processes with torchrun, which sets it")
+    return int(given)
+
+
+def _device(local: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local >= torch.cuda.device_count():
+        raise UserError(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what its deterministic algorithms ask for
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+@contextmanager
+def _told(ranks: Ranks) -> Iterator[None]:
+    """Turn a lost process, and torchrun's signal after one, into a sentence."""
+    hint = "the same command goes on from the last checkpoint, on any number of processes"
+    who = f"process {ranks.rank} of {ranks.world}"
+
+    def ended(number: int, frame: FrameType | None) -> None:
+        raise TritkitError(f"{who} was told to end, as torchrun does when another has ended; {hint}")
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error).lower() for word in _LOST):
+            raise
+        raise TritkitError(f"{who} has lost another one, which ended or does not answer; {hint}") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
