@@ -1,4 +1,4 @@
-"""Every speed that docs/performance.md shows: one record a network, batch size, thread count and kind of scales.
+"""Every speed that docs/performance.md shows: one record a network, batch size, thread count and kind of weights.
 
     python benchmarks/performance.py [--only 'resnet18*'] [--seconds 20] [--again]
     python benchmarks/performance_page.py        # makes docs/performance.md of the records, runs nothing
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "performance"
-DENSITY = 0.5
+WEIGHTS = (("symmetric", 0.5), ("asymmetric", 0.5), ("symmetric", 0.35))  # scales, share that is not zero
 
 MATRIX: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {  # network: batch sizes, threads
     "resnet20": ((1, 64), (1, 2)),
@@ -39,19 +39,21 @@ class Cell(NamedTuple):
     batch: int
     threads: int
     scales: str
+    density: float
 
     @property
     def name(self) -> str:
-        return f"{self.network.replace(':', '-')}-b{self.batch}-t{self.threads}-{self.scales}"
+        share = f"d{round(100 * self.density)}"
+        return f"{self.network.replace(':', '-')}-b{self.batch}-t{self.threads}-{self.scales}-{share}"
 
 
 def cells() -> Iterator[Cell]:
     """Networks by network, so that its conversions are made once."""
     for network, (batches, threads) in MATRIX.items():
-        for scales in ("symmetric", "asymmetric"):
+        for scales, density in WEIGHTS:
             for batch in batches:
                 for count in threads:
-                    yield Cell(network, batch, count, scales)
+                    yield Cell(network, batch, count, scales, density)
 
 
 def commit() -> str:
@@ -64,7 +66,7 @@ def measure(cell: Cell, seconds: float) -> dict[str, object]:
     """The record of a cell."""
     from tritkit.bench import Plan, run
 
-    plan = Plan(cell.network, DENSITY, cell.scales, (cell.batch,), cell.threads, seconds=seconds)
+    plan = Plan(cell.network, cell.density, cell.scales, (cell.batch,), cell.threads, seconds=seconds)
     return {"commit": commit(), "seconds": seconds, **run(plan, lambda line: print(f"  {line}", file=sys.stderr))}
 
 

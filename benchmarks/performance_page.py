@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from performance import DENSITY, MATRIX, RESULTS, ROOT, cells
+from performance import MATRIX, RESULTS, ROOT, cells
 
 PAGE = ROOT / "docs" / "performance.md"
 INTRO = ROOT / "benchmarks" / "performance_intro.md"
@@ -73,21 +73,23 @@ def _versions(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def summary(found: dict[str, list[dict[str, Any]]]) -> str:
     """One line a record: ours, and the fastest of each family."""
-    lines = ["## Summary\n", f"Share of weights that are not zero: {DENSITY:g}.\n"]
-    head = (
-        "| network | batch | threads | scales | tritkit ms | fastest int8 | ms | ratio | fastest float | ms | ratio |"
-    )
-    lines += [head, "|---" * 11 + "|"]
+    head = ["network", "batch", "threads", "scales", "not zero", "tritkit ms"]
+    head += ["fastest int8", "ms", "ratio", "fastest float", "ms", "ratio"]
+    lines = ["## Summary\n", _line(head), "|---" * len(head) + "|"]
     for rows in found.values():
         for record in rows:
             (cell,) = record["cells"]
             by_name = {row["engine"]: row for row in cell["rows"]}
-            ours = [record["network"], cell["batch"], cell["threads"], record["scales"] + _noisy(cell)]
-            ours.append(ms(by_name["tritkit"]["median_ms"]))
+            ours = [record["network"], cell["batch"], cell["threads"], record["scales"]]
+            ours += [_share(record) + _noisy(cell), ms(by_name["tritkit"]["median_ms"])]
             lines.append(_line([*ours, *_fastest(cell, by_name, "int8"), *_fastest(cell, by_name, "float")]))
     if any(_noisy(record["cells"][0]) for rows in found.values() for record in rows):
         lines.append(f"\n\\* Other programs kept more than {NOISE} CPUs busy meanwhile: measure it again.")
     return "\n".join(lines) + "\n"
+
+
+def _share(record: dict[str, Any]) -> str:
+    return f"{100 * record['density']:.0f} %"
 
 
 def _noisy(cell: dict[str, Any]) -> str:
@@ -115,7 +117,8 @@ def times(rows: list[dict[str, Any]]) -> str:
 
 def _head(record: dict[str, Any]) -> str:
     (cell,) = record["cells"]
-    return f"batch {cell['batch']}, {cell['threads']} thread{'s' * (cell['threads'] > 1)}, {record['scales']}"
+    threads = f"{cell['threads']} thread{'s' * (cell['threads'] > 1)}"
+    return f"batch {cell['batch']}, {threads}, {record['scales']}, {_share(record)} not zero"
 
 
 def _time(row: dict[str, Any] | None) -> str:

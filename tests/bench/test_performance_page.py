@@ -24,7 +24,7 @@ def _record(network: str, others_busy: float) -> dict[str, Any]:
     rows = [_row("tritkit", "ours", 0.5, 0.5), _row("openvino-int8", "int8", 1.0, 0.5), absent, never]
     cell = {"batch": 1, "threads": 2, "hertz": 3e9, "others_busy": others_busy, "rows": rows}
     cell |= {"fastest_int8": "openvino-int8", "fastest_float": None}
-    facts = {"network": network, "scales": "symmetric", "commit": "abc123", "cells": [cell]}
+    facts = {"network": network, "scales": "symmetric", "density": 0.3499, "commit": "abc123", "cells": [cell]}
     return facts | {"machine": MACHINE | {"date": "2026-01-02"}, "limit_macs_per_cycle": 64.0}
 
 
@@ -38,9 +38,9 @@ def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_a_record_becomes_its_rows(page: Any, tmp_path: Path) -> None:
-    (tmp_path / "resnet20-b1-t2-symmetric.json").write_text(json.dumps(_record("resnet20", 0.0)))
+    (tmp_path / "resnet20-b1-t2-symmetric-d35.json").write_text(json.dumps(_record("resnet20", 0.0)))
     text = page.page(page.records())
-    assert "| resnet20 | 1 | 2 | symmetric | 0.500 | openvino | 1.00 | **0.50** | – | – | – |" in text
+    assert "| resnet20 | 1 | 2 | symmetric | 35 % | 0.500 | openvino | 1.00 | **0.50** | – | – | – |" in text
     assert "| tritkit | **0.500** (0.250 – 1.00), 12 |" in text
     assert "| openvino-int8 | 1.5 | 2.5 | looked/at |" in text
     assert "| ncnn-float32 | – | – | missing: pip install ncnn |" in text
@@ -51,16 +51,16 @@ def test_a_record_becomes_its_rows(page: Any, tmp_path: Path) -> None:
 
 
 def test_a_noisy_record_is_marked(page: Any, tmp_path: Path) -> None:
-    (tmp_path / "resnet20-b1-t2-symmetric.json").write_text(json.dumps(_record("resnet20", 0.5)))
+    (tmp_path / "resnet20-b1-t2-symmetric-d35.json").write_text(json.dumps(_record("resnet20", 0.5)))
     text = page.page(page.records())
-    assert "| symmetric \\* |" in text
+    assert "| symmetric | 35 % \\* |" in text
     assert "measure it again" in text
 
 
 def test_every_cell_has_a_name_of_its_own(page: Any) -> None:
     names = [cell.name for cell in page.cells()]
-    assert len(names) == len(set(names)) == 38
-    assert "resnet20-b64-t1-asymmetric" in names
+    assert len(names) == len(set(names)) == 57
+    assert "resnet20-b64-t1-asymmetric-d50" in names
 
 
 def test_without_records_there_is_no_page(page: Any, capsys: pytest.CaptureFixture[str]) -> None:
