@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from tritkit.errors import UserError
 from tritkit.ternary import Ternary
 
+_CLEAR = 1e-3  # how far from the threshold, as a share of it, latents with given codes stay
+
 REGISTRY: dict[str, type[Method]] = {}
 
 
@@ -88,6 +90,13 @@ class Ternarizer(nn.Module):
 
     def after_step_(self, latent: nn.Parameter) -> None:
         """What the method does to the latent weight after each optimizer step, such as clipping it; nothing here."""
+
+    @torch.no_grad()
+    def start_(self, latent: nn.Parameter, wanted: Ternary) -> None:
+        """Set latents and parameters so that `ternary(latent)` is `wanted`. A method with a trained scale keeps each
+        latent as near to what it is as its code allows; here it becomes the weight itself, +Wp, 0 or −Wn.
+        """
+        latent.copy_(wanted.dequantize())
 
     def set_scales_(self, pos: Tensor, neg: Tensor) -> None:
         """Overwrite learned scales. UserError where the method computes its scales from the latents."""
@@ -172,6 +181,15 @@ def beyond(weight: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     return plus, torch.lt(weight, -delta, out=torch.empty_like(weight))
 
 
+def with_codes(latent: Tensor, codes: Tensor, delta: Tensor, most: Tensor) -> Tensor:
+    """The latents nearest to `latent` that have these codes at the threshold `delta` and magnitudes of at most `most`
+    (both broadcast; delta < most).
+    """
+    kept, dropped = delta * (1 + _CLEAR), delta * (1 - _CLEAR)
+    along = torch.minimum((latent * codes).clamp(min=0).maximum(kept), most)
+    return torch.where(codes == 0, latent.maximum(-dropped).minimum(dropped), codes * along)
+
+
 def where_positive(value: Tensor, key: Tensor) -> Tensor:
     """`value` where key > 0, else 0, also where the value is infinite: a product with a mask would make NaN of that.
 
@@ -224,6 +242,12 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """UserError unless value is one of `allowed`."""
     if value not in allowed:
         raise UserError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_one(pos: Tensor, neg: Tensor, method: Method) -> None:
+    """UserError unless both scales are single numbers."""
+    if pos.numel() != 1 or neg.numel() != 1:
+        raise UserError(f"{method.name} has one scale a layer and sign, got {list(pos.shape)} and {list(neg.shape)}")
 
 
 def _register(cls: type[Method]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tritkit.errors import UserError
-from tritkit.methods._base import Method, Ternarizer, check_weight, codes_of, where_positive
+from tritkit.methods._base import Method, Ternarizer, check_one, check_weight, codes_of, where_positive, with_codes
 from tritkit.methods._per import Per, as_scale, check_per, rows
 from tritkit.ternary import Ternary
 
@@ -78,10 +78,19 @@ class StepTernarizer(Ternarizer):
         return self._scale().detach() / 2
 
     @torch.no_grad()
+    def start_(self, latent: nn.Parameter, wanted: Ternary) -> None:
+        scale = wanted.scale_pos
+        self.set_scales_(scale, scale if wanted.symmetric else wanted.scale_neg)
+        most = (1 - 1e-3) * self.clip / self.unit * self._scale()  # from clip · step on, latents get no gradient
+        latent.copy_(with_codes(latent, wanted.codes.to(latent), self._scale() / 2, most))
+
+    @torch.no_grad()
     def set_scales_(self, pos: Tensor, neg: Tensor) -> None:
         if not torch.equal(pos, neg):
             raise UserError(f"{self.method.name} has one scale for both signs; they cannot be set apart")
-        self.step.copy_(pos / self.unit)
+        if self.step.numel() == 1:
+            check_one(pos, neg, self.method)
+        self.step.copy_((pos / self.unit).reshape(-1).expand(len(self.step)).reshape(self.step.shape))
 
     def _scale(self) -> Tensor:
         return self.unit * self.step.abs().clamp(min=torch.finfo(torch.float32).tiny)

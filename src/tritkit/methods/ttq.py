@@ -14,10 +14,12 @@ from tritkit.methods._base import (
     Ternarizer,
     beyond,
     check_choice,
+    check_one,
     check_range,
     check_weight,
     codes_of,
     where_positive,
+    with_codes,
 )
 from tritkit.ternary import Ternary
 
@@ -156,7 +158,18 @@ class _TrainedTernarizer(Ternarizer):
         return self.method.delta(latent.detach())
 
     @torch.no_grad()
+    def start_(self, latent: nn.Parameter, wanted: Ternary) -> None:
+        self.set_scales_(wanted.scale_pos, wanted.scale_neg)
+        codes = wanted.codes.to(latent)
+        most = (latent * codes).amax()  # stays the largest magnitude, which sets Δ
+        if isinstance(self.method, TTQ) and most > 0:
+            latent.copy_(with_codes(latent, codes, self.method.threshold * most, most))
+        else:
+            super().start_(latent, wanted)
+
+    @torch.no_grad()
     def set_scales_(self, pos: Tensor, neg: Tensor) -> None:
+        check_one(pos, neg, self.method)
         self.scale_pos.copy_(pos.reshape(1))
         self.scale_neg.copy_(neg.reshape(1))
 

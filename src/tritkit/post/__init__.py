@@ -4,6 +4,8 @@
     net = tritkit.quantize(float_net, FGQ(group_size=4), loader)       # at most 1,024 normalised images
     tritkit.export(net, "net.onnx", example)
 
+`start_` begins training with its codes and scales.
+
 How: `BETTER` (the default, some `Steps`) or `FAITHFUL`, the paper's. docs/post-training.md has what each step gains.
 """
 
@@ -12,10 +14,12 @@ from __future__ import annotations
 from tritkit.post.counts import Counts, LayerCount, count
 from tritkit.post.power_of_two import PowerOfTwo
 from tritkit.post.quantizing import BETTER, FAITHFUL, Faithful, Steps, quantize
+from tritkit.post.start import CHANNELS, start_
 from tritkit.post.steps import Compensate, Descend, MatchMoments, Nearest, Regress, Solve
 
 __all__ = [
     "BETTER",
+    "CHANNELS",
     "FAITHFUL",
     "Compensate",
     "Counts",
@@ -30,4 +34,5 @@ __all__ = [
     "Steps",
     "count",
     "quantize",
+    "start_",
 ]
