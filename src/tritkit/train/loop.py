@@ -140,7 +140,8 @@ class _Run:
         self.per_epoch = len(images) // recipe.batch_size
         self._check_batch()
         torch.manual_seed(recipe.seed)
-        self.net = build_network(recipe).to(self.ranks.device)
+        begun = (self.out / "checkpoint.pt").exists()  # its tensors replace what `init` would give
+        self.net = build_network(recipe, images, initial=not begun).to(self.ranks.device)
         self.optimizer = stages.make_optimizer(self.net, recipe)
         self.loss = make_loss(recipe, self.ranks.device)
         self.quantized = False

@@ -15,6 +15,8 @@ from tritkit import compress, methods, models
 from tritkit.activations import calibrate, freeze_, quantize_activations, quantizers
 from tritkit.errors import ModelFileError, UserError
 from tritkit.low_bit import dorefa_
+from tritkit.methods import FGQ, Method
+from tritkit.post import CHANNELS, quantize, start_
 from tritkit.surgery import latent_of, named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
 from tritkit.train import stages
 from tritkit.train.files import write_whole
@@ -23,9 +25,9 @@ from tritkit.train.initial import find_weights
 from tritkit.train.recipe import Recipe, make_recipe
 
 
-def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
+def build_network(recipe: Recipe, images: TrainingImages | None = None, initial: bool = True) -> nn.Module:
     """The recipe's network before its first step, in channels-last memory: built, filled from `init`, made ternary,
-    low-bit or pruned.
+    low-bit or pruned. `images` are what recipes with `post_training_images` begin from.
 
     `initial=False` leaves `init` unread and prunes nothing, for a network that is filled from elsewhere.
     """
@@ -34,13 +36,25 @@ def build_network(recipe: Recipe, initial: bool = True) -> nn.Module:
         models.load_float(find_weights(recipe.init), net)
     if recipe.method is not None:
         method = methods.get(recipe.method.name, **recipe.method.parameters)
-        ternarize_(net, method, exclude=list(recipe.exclude))
+        if recipe.post_training_images and initial:
+            _start_from_post_training_(net, method, recipe, images)
+        else:
+            ternarize_(net, method, exclude=list(recipe.exclude))
     if recipe.dorefa is not None:
         bits = recipe.dorefa
         dorefa_(net, bits.weight_bits, bits.activation_bits, bits.gradient_bits, exclude=list(recipe.exclude))
     if initial:
         stages.prune(net, recipe)
     return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
+
+
+def _start_from_post_training_(net: nn.Module, method: Method, recipe: Recipe, images: TrainingImages | None) -> None:
+    if images is None:
+        raise UserError("post_training_images needs the training images to build the network")
+    count = recipe.post_training_images
+    groups = method if isinstance(method, FGQ) else CHANNELS
+    quantized = quantize(net, groups, images.plain(count), exclude=list(recipe.exclude), images=count)
+    start_(net, quantized, method)
 
 
 def with_activations(net: nn.Module, recipe: Recipe, images: TrainingImages) -> nn.Module:
@@ -112,6 +126,15 @@ def load_trained(path: str | Path) -> tuple[nn.Module, Recipe]:
     except RuntimeError as error:
         raise ModelFileError(f"{path} does not fit its own recipe: {str(error).splitlines()[-1].strip()}") from error
     return net.eval(), recipe
+
+
+def trained_classes(path: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes of a run's final.safetensors; None where it does not say. Raises as `load_trained`."""
+    try:
+        names = json.loads(_read(Path(path))[1].get("classes", "null"))
+    except ValueError as error:
+        raise ModelFileError(f"the classes in the metadata of {path} are no JSON ({error})") from error
+    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -143,6 +143,9 @@ class Recipe(_Table):
     "#sha256=" and at least 8 digits of its checksum; none starts from random ones."""
     method: Method | None = None
     """How weights are made ternary; none trains a float network."""
+    post_training_images: Count = 0
+    """Training images, not augmented, from which post-training chooses the codes and scales that `method` begins with;
+    0: the method makes its own of the float weights."""
     exclude: tuple[str, ...] = ("conv1", "linear")
     """Modules that `method`, `dorefa` or `deep_compression` leaves float."""
     dorefa: DoReFa | None = None
@@ -287,6 +290,8 @@ def _contradiction(recipe: Recipe) -> str | None:
         return "freeze_codes_epoch, snap_scales and scale_lr are about ternary weights; set method too"
     if recipe.epochs and recipe.activations and recipe.activations.from_epoch > recipe.epochs:
         return f"activations.from_epoch is {recipe.activations.from_epoch}; the run has {recipe.epochs} epochs"
+    if recipe.post_training_images and (recipe.method is None or recipe.init is None):
+        return "post_training_images chooses the codes that a method begins with: set method and init too"
     checks = (_dataset_contradiction, _adam_contradiction, _low_bit_contradiction, _deep_contradiction)
     return next((problem for problem in (check(recipe) for check in checks) if problem), None)
 
