@@ -1,4 +1,4 @@
-"""`tritkit doctor`: is this machine ready, and what will the engine use."""
+"""`tritkit doctor`: what is wrong with a model; without one, is this machine ready, and what will the engine use."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import platform
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
 from rich.console import Console
 
 import tritkit
+from tritkit.cli import examining
 from tritkit.cli.output import Facts, Json, emit, say, table
-from tritkit.errors import TritkitError
+from tritkit.errors import TritkitError, UserError
 
 _FEATURES = ("avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp")
 _PACKAGES = ("numpy", "torch", "safetensors", "pillow", "onnx", "onnxruntime")
@@ -31,16 +32,34 @@ class Check(NamedTuple):
     value: str
 
 
-def command(as_json: Json = False) -> None:
-    """Report machine, kernels, versions and data.
+def command(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="An .onnx or .safetensors file, a checkpoint.pt, a run's folder, or a packaged network."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images for a model: a folder (CIFAR-10 or pictures), .npy, or the word sample.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find what is wrong with a model; without one, report the machine.
 
-    Leaves with 1 if something that must work does not.
+    Leaves with 1 if a model has a fault (waste of bytes or time is reported, but is none), or if something that must
+    work on this machine does not.
     """
+    if model is None and data is not None:
+        raise UserError("--data is for a model; give one: tritkit doctor MODEL --data " + data)
+    failed = _check_machine(as_json) if model is None else examining.examine(model, data, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _check_machine(as_json: bool) -> int:
+    """Reports it; returns how many checks failed."""
     checks = [check for find in (_machine, _library, _engine, _zoo, _versions, _data) for check in _safely(find)]
     failed = sum(check.state == "fail" for check in checks)
     emit({"checks": [check._asdict() for check in checks], "failed": failed}, as_json, _render)
-    if failed:
-        raise typer.Exit(1)
+    return failed
 
 
 def _safely(find: Callable[[], Iterator[Check]]) -> Iterator[Check]:

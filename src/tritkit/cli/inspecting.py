@@ -2,28 +2,77 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from tritkit.cli.output import Facts, Json, emit, percent, say, table
+from tritkit.cli.running import model_path
+from tritkit.cli.weights import render_weights, weight_facts
+from tritkit.errors import UserError
+
+if TYPE_CHECKING:
+    from tritkit.inspection import LayerWeights
 
 _SHOWN = 60  # characters of a metadata value in the table; JSON has all of it
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="An .onnx or .safetensors file.")],
+    file: Annotated[str, typer.Argument(help="An .onnx or .safetensors file, or a run's checkpoint.pt.")],
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="LAYER", help="Show this layer's integers and scales.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Save them: .npz for NumPy, .h for C. Needs --weights.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the layers of a model file.
+    """Show the layers of a model file, or the weights of one.
 
-    Bits, share of non-zero weights, scales and bytes of each. Needs neither torch nor onnx.
+    Bits, share of non-zero weights, scales and bytes of each. Also of files of other tools: ternary weights among them
+    are recognised. ONNX files need neither torch nor onnx.
     """
-    from tritkit.inspection import inspect_file
+    from tritkit.inspection import inspect_file, read_weights
 
-    emit(inspect_file(file), as_json, _render)
+    path = model_path(file)
+    if weights is None:
+        if out is not None:
+            raise UserError("--out saves one layer; name it: --weights LAYER")
+        emit(inspect_file(path), as_json, _render)
+        return
+    layer = _named(read_weights(path), weights, path)
+    facts = weight_facts(layer, path)
+    if out is not None:
+        facts["saved"] = str(_save(layer, out))
+    emit(facts, as_json, render_weights)
+
+
+def _named(layers: list[LayerWeights], name: str, path: Path) -> LayerWeights:
+    found = next((layer for layer in layers if layer.name == name), None)
+    if found is not None:
+        return found
+    names = [layer.name for layer in layers]
+    near = get_close_matches(name, names, n=3) or names[:8]
+    raise UserError(f"{path} has no layer {name!r} with weights; it has {', '.join(near) or 'none'}")
+
+
+def _save(layer: LayerWeights, out: Path) -> Path:
+    from tritkit.inspection.saving import written
+
+    data = written(layer, out)
+    if not out.parent.is_dir():
+        raise UserError(f"the folder {out.parent} does not exist; create it first")
+    scratch = out.with_name(f".{out.name}.part")
+    try:
+        scratch.write_bytes(data)
+        scratch.replace(out)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another place") from error
+    return out
 
 
 def _render(facts: Facts, console: Console) -> None:

@@ -4,52 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tritkit.errors import ModelFileError
-from tritkit.inspection._wire import Model, Node, Tensor, read_model
+from tritkit.inspection._onnx import OURS, Layer, find_layers, layer_weights
+from tritkit.inspection._wire import Model, Tensor, read_model
+from tritkit.inspection.weights import LayerWeights
 
 FORMAT = "1"
 
 
-class _Op(NamedTuple):
-    kind: str
-    bits: int
-    weight: int  # which input
-    others: tuple[int, ...]  # codebook, scales, bias
-    scales: int | None  # which input, where the weights are integers
-
-
-_OPS = {
-    "TernaryQConv": _Op("ternary", 2, 3, (4, 5, 6), 5),
-    "TernaryQGemm": _Op("ternary", 2, 3, (4, 5, 6), 5),
-    "TernaryGemm": _Op("ternary", 2, 3, (4, 5, 6), 5),
-    "TernaryGroupQConv": _Op("ternary", 2, 3, (4, 5, 6, 7), 6),
-    "TernaryGroupQGemm": _Op("ternary", 2, 3, (4, 5, 6, 7), 6),
-    "TernaryGroupGemm": _Op("ternary", 2, 3, (4, 5, 6, 7), 6),
-    "QLinearConv": _Op("int8", 8, 3, (4, 5, 8), 4),
-    "Int8QGemm": _Op("int8", 8, 3, (4, 5), 4),
-    "Int8Gemm": _Op("int8", 8, 3, (4, 5), 4),
-    "Conv": _Op("float32", 32, 1, (2,), None),
-    "Gemm": _Op("float32", 32, 1, (2,), None),
-}
-
-
 def onnx_facts(data: bytes) -> dict[str, Any]:
     """See `inspect_file`."""
-    model = read_model(data)
-    said = _json(model, "tritkit.layers", list)
-    version = model.metadata.get("tritkit.format")
-    if version not in (None, FORMAT):
-        raise ModelFileError(f"format version {version!r}; this tritkit reads version {FORMAT}: install a newer one")
-    by_name = {row["name"]: row for row in said if isinstance(row, dict) and isinstance(row.get("name"), str)}
-    layers = [_layer(node, model, by_name) for node in model.nodes if _weight(node, model) is not None]
+    model = _read(data)
+    by_name = _said_of(model)
+    found = [(layer, by_name.get(layer.node.name, {})) for layer in find_layers(model)]
+    layers = [_row(layer, layer_weights(layer, model, said), said) for layer, said in found]
     if not layers:  # a flavour for other tools has no node a layer; what the file says of itself remains
         layers = [_said(row) for row in by_name.values()]
-    ours = version is not None
+    ours = "tritkit.format" in model.metadata
     return {
         "format": "tritkit-onnx" if ours else "onnx",
         "bytes": len(data),
@@ -62,6 +37,28 @@ def onnx_facts(data: bytes) -> dict[str, Any]:
         "totals": _totals(layers, model, len(data)),
         "metadata": {k: v for k, v in model.metadata.items() if k not in ("tritkit.layers", "tritkit.input")},
     }
+
+
+def onnx_weights(data: bytes) -> list[LayerWeights]:
+    """The weights of every layer whose values are in the file. Errors as `inspect_file`."""
+    model = _read(data)
+    by_name = _said_of(model)
+    found = [layer_weights(layer, model, by_name.get(layer.node.name, {})) for layer in find_layers(model)]
+    return [weights for weights in found if weights is not None]
+
+
+def _read(data: bytes) -> Model:
+    model = read_model(data)
+    version = model.metadata.get("tritkit.format")
+    if version not in (None, FORMAT):
+        raise ModelFileError(f"format version {version!r}; this tritkit reads version {FORMAT}: install a newer one")
+    return model
+
+
+def _said_of(model: Model) -> dict[str, dict[str, Any]]:
+    """What the metadata says about each layer, by name."""
+    said = _json(model, "tritkit.layers", list)
+    return {row["name"]: row for row in said if isinstance(row, dict) and isinstance(row.get("name"), str)}
 
 
 def _json(model: Model, key: str, kind: type[Any]) -> Any:
@@ -77,56 +74,56 @@ def _json(model: Model, key: str, kind: type[Any]) -> Any:
     return value
 
 
-def _weight(node: Node, model: Model) -> Tensor | None:
-    op = _OPS.get(node.op)
-    if op is None or len(node.inputs) <= op.weight:
-        return None
-    return model.tensors.get(node.inputs[op.weight])
-
-
-def _layer(node: Node, model: Model, by_name: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    op, weight, said = _OPS[node.op], _weight(node, model), by_name.get(node.name, {})
-    if weight is None:  # the caller has looked
-        raise ModelFileError(f"node {node.name!r} has no weight")
-    shape = node.ints.get("w_shape", weight.shape) if op.kind == "ternary" else weight.shape
-    size = int(np.prod(shape, dtype=object)) if shape else 1
-    names = dict.fromkeys(node.inputs[i] for i in op.others if i < len(node.inputs))  # plus may be minus
-    used = [weight, *(tensor for name in names if (tensor := model.tensors.get(name)))]
+def _row(layer: Layer, weights: LayerWeights | None, said: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer's row. A ternary layer of another tool has the bits that its file spends on a weight, and its scales."""
+    ours, node = layer.node.op in OURS, layer.node
+    shape = layer.weight.shape if weights is None else weights.values.shape
+    kind = layer.op.kind if weights is None or weights.kind == "float" else weights.kind
+    foreign = weights is not None and kind == "ternary" and not ours
+    pair = _scales(weights) if foreign and weights is not None else (_number(said.get("wp")), _number(said.get("wn")))
     return {
         "name": node.name,
         "op": node.op,
-        "kind": op.kind,
-        "bits": op.bits,
+        "kind": kind,
+        "bits": layer.op.bits if ours else 8 * layer.weight.itemsize,
         "method": _text(said.get("method")),
         "shape": list(shape),
         "group_size": (node.ints.get("group_size") or (None,))[0],
-        "weights": size,
-        "density": _density(node, weight, op.kind, shape),
-        "wp": _number(said.get("wp")),
-        "wn": _number(said.get("wn")),
-        "bytes": sum(len(tensor.raw) for tensor in used),
+        "weights": int(np.prod(shape, dtype=object)) if shape else 1,
+        "density": None if weights is None else weights.density,
+        "wp": pair[0],
+        "wn": pair[1],
+        "bytes": sum(len(tensor.raw) for tensor in layer.tensors),
     }
 
 
-def _density(node: Node, weight: Tensor, kind: str, shape: tuple[int, ...]) -> float | None:
-    """Share of weights that are not zero, counted."""
-    values = weight.values
-    if values is None or not values.size:
-        return None
-    if kind != "ternary":
-        return float(np.count_nonzero(values)) / values.size
-    if len(shape) < 2 or min(shape) < 1:
-        raise ModelFileError(f"node {node.name!r}: weights cannot have the shape {list(shape)}")
-    rows, row = shape[0], int(np.prod(shape[1:], dtype=object))
-    if values.dtype != np.uint8 or values.shape != (rows, -(-row // 4)):
-        raise ModelFileError(f"node {node.name!r}: weights {list(values.shape)} do not hold the shape {list(shape)}")
-    return float(np.count_nonzero(_codes(values, row))) / (rows * row)
+def weight_row(weights: LayerWeights) -> dict[str, Any]:
+    """The row of a layer of a training file: its bits are those that export spends on a weight."""
+    plus, minus = _scales(weights) if weights.kind == "ternary" else (None, None)
+    if weights.trained is not None:
+        plus, minus = weights.trained
+    return {
+        "name": weights.name,
+        "op": weights.op,
+        "kind": {"float": "float32"}.get(weights.kind, weights.kind),
+        "bits": {"ternary": 2, "int8": 8}.get(weights.kind, 32),
+        "method": weights.method,
+        "shape": list(weights.values.shape),
+        "group_size": weights.group_size,
+        "weights": weights.values.size,
+        "density": weights.density,
+        "wp": plus,
+        "wn": minus,
+        "bytes": None,
+    }
 
 
-def _codes(packed: NDArray[Any], row: int) -> NDArray[np.uint8]:
-    """uint8 [O, ⌈K/4⌉] to codes 0..3 [O, K], the first in the lowest bits."""
-    codes = (packed[:, :, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3
-    return codes.reshape(len(packed), -1)[:, :row].astype(np.uint8)
+def _scales(weights: LayerWeights) -> tuple[float | list[float] | None, float | list[float] | None]:
+    """Wp and Wn: one number, or one an output channel."""
+    sides = [side for side in (weights.plus, weights.minus) if side is not None]
+    pair = [np.asarray(side * weights.scale, np.float64).reshape(-1) for side in sides]
+    plus, minus = (_number(side.tolist() if len(side) > 1 else float(side[0])) for side in pair)
+    return plus, minus
 
 
 def _said(row: dict[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from tritkit.errors import ModelFileError
 
 Value = int | memoryview
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FLOATS = (4, 10)  # packed floats and doubles lie as they are
+_TYPED = (*_FLOATS, 5, 7)
 _DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "float16", 11: "float64"}
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An initializer: its values are looked at only where they lie in `raw_data` and fit the shape."""
+    """An initializer: its values are looked at only where they lie in the file and fit the shape."""
 
     name: str
     dtype: str
@@ -32,8 +34,13 @@ class Tensor:
         return total
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a value; 0 where the type is unknown."""
+        return 0 if self.dtype == "other" else np.dtype(self.dtype).itemsize
+
+    @property
     def values(self) -> NDArray[np.generic] | None:
-        """The values in their shape; None if they are not stored as plain bytes."""
+        """The values in their shape; None if they lie in another file or do not fill the shape."""
         if self.dtype == "other":
             return None
         dtype = np.dtype(self.dtype).newbyteorder("<")
@@ -49,6 +56,7 @@ class Node:
     domain: str
     inputs: tuple[str, ...]
     ints: dict[str, tuple[int, ...]]  # attributes that are integers
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass
@@ -94,15 +102,16 @@ def _read_graph(data: memoryview, model: Model) -> None:
 def _node(data: memoryview) -> Node:
     texts: dict[int, str] = {}
     inputs: list[str] = []
+    outputs: list[str] = []
     ints: dict[str, tuple[int, ...]] = {}
     for number, value in _fields(data):
-        if number == 1:
-            inputs.append(_text(value))
+        if number in (1, 2):
+            (inputs if number == 1 else outputs).append(_text(value))
         elif number in (3, 4, 7):
             texts[number] = _text(value)
         elif number == 5:
             ints.update(_attribute(_bytes(value)))
-    return Node(texts.get(3, ""), texts.get(4, ""), texts.get(7, ""), tuple(inputs), ints)
+    return Node(texts.get(3, ""), texts.get(4, ""), texts.get(7, ""), tuple(inputs), ints, tuple(outputs))
 
 
 def _attribute(data: memoryview) -> dict[str, tuple[int, ...]]:
@@ -118,6 +127,7 @@ def _attribute(data: memoryview) -> dict[str, tuple[int, ...]]:
 def _tensor(data: memoryview) -> Tensor:
     name, dtype, raw = "", 0, memoryview(b"")
     shape: list[int] = []
+    typed: list[tuple[int, Value]] = []
     for number, value in _fields(data):
         if number == 1:
             shape += _integers(value)
@@ -127,9 +137,39 @@ def _tensor(data: memoryview) -> Tensor:
             name = _text(value)
         elif number == 9:
             raw = _bytes(value)
+        elif number in _TYPED:
+            typed.append((number, value))
     if len(shape) > 32 or any(size < 0 for size in shape):
         raise ModelFileError(f"tensor {name!r} has the impossible shape {shape[:33]}")
-    return Tensor(name, _DTYPES.get(dtype, "other"), tuple(shape), raw)
+    kind = _DTYPES.get(dtype, "other")
+    if typed and not raw and kind != "other":
+        raw = memoryview(b"".join(_plain(number, value, kind) for number, value in typed))
+    return Tensor(name, kind, tuple(shape), raw)
+
+
+def _plain(number: int, value: Value, kind: str) -> bytes:
+    """The bytes that raw_data would have, of values in the fields float_data, int32_data, int64_data, double_data."""
+    if not isinstance(value, int) and number in _FLOATS:
+        return bytes(value)
+    numbers = np.array([value], np.uint64) if isinstance(value, int) else _varints(value)
+    dtype = np.dtype("u2" if kind == "float16" else kind)  # its bits stand as integers
+    return numbers.astype(np.int64).astype(dtype if dtype.kind != "f" else np.int64).tobytes()
+
+
+def _varints(data: memoryview) -> NDArray[np.uint64]:
+    """All numbers of a packed field at once: there may be millions."""
+    octets = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(octets < 128)
+    if not len(octets):
+        return np.zeros(0, np.uint64)
+    if not len(ends) or ends[-1] != len(octets) - 1:
+        raise ModelFileError("the file is damaged: it ends inside a number")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    places = np.arange(len(octets)) - np.repeat(starts, ends - starts + 1)
+    if places.max() > 9:
+        raise ModelFileError("the file is damaged: a number of more than ten bytes")
+    parts = (octets & 127).astype(np.uint64) << (7 * places).astype(np.uint64)
+    return np.asarray(np.add.reduceat(parts, starts), np.uint64)
 
 
 def _integers(value: Value) -> list[int]:
