@@ -15,6 +15,7 @@ import typer
 import tritkit
 from tritkit.cli import (
     bench,
+    compare,
     demo,
     doctor,
     evaluation,
@@ -22,6 +23,7 @@ from tritkit.cli import (
     inspecting,
     methods,
     recipes,
+    report,
     running,
     ternarize,
     training,
@@ -45,6 +47,8 @@ app.command("export")(exporting.command)
 app.command("run")(running.command)
 app.command("bench")(bench.command)
 app.command("inspect")(inspecting.command)
+app.command("report")(report.command)
+app.command("compare")(compare.command)
 app.command("methods")(methods.command)
 app.add_typer(recipes.app, name="recipes")
 app.command("doctor")(doctor.command)

@@ -1,0 +1,127 @@
+"""`tritkit report`: what became of a network, on one page."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from tritkit.cli.evaluation import test_images
+from tritkit.cli.images import normalised
+from tritkit.cli.output import Facts, Json, emit, kilobytes, percent, say, table, talk
+from tritkit.cli.running import input_of, model_path, open_model
+from tritkit.errors import UserError
+
+if TYPE_CHECKING:
+    from tritkit.report import FloatParent, Labelled
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="An .onnx file, or the name of a packaged network.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML page to write.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="The same as Markdown, to write here.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The training run: its folder or record.jsonl.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder of CIFAR-10, or the word sample: the 1,000 packaged test images.")
+    ] = None,
+    float_weights: Annotated[
+        Path | None, typer.Option("--float", help="Weights of the float network it was made from; needs --data.")
+    ] = None,
+    bench: Annotated[
+        Path | None, typer.Option(help="What tritkit bench MODEL -o FILE wrote: the other engines.")
+    ] = None,
+    pruned: Annotated[
+        Path | None, typer.Option(help="The record of a pruning run, to stand beside the densities.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Default: all CPUs of this process.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what became of a network: size, time, accuracy, weights, layer by layer.
+
+    -o writes one self-contained page. What was not measured is left out, with the way to get it.
+    """
+    from tritkit.report import Evidence, gather, html_page, markdown_page, pictures
+
+    _check(out, markdown, data, float_weights)
+    path = model_path(model)
+    images = None if data is None else labelled(path, data)
+    parent = None if float_weights is None or images is None else _parent(float_weights, path)
+    facts = gather(path, Evidence(run, pruned, bench, images, parent), threads, talk)
+    if out is not None:
+        _write(out, html_page(facts, pictures(facts, images)))
+    if markdown is not None:
+        _write(markdown, markdown_page(facts))
+    emit(facts, as_json, partial(_render, written=[place for place in (out, markdown) if place is not None]))
+
+
+def _check(out: Path | None, markdown: Path | None, data: str | None, float_weights: Path | None) -> None:
+    """Before anything takes time."""
+    for place in (out, markdown):
+        if place is not None and (place.is_dir() or not place.parent.is_dir()):
+            raise UserError(f"{place} cannot be written; name a file in a folder that exists")
+    if float_weights is not None and data is None:
+        raise UserError("--float compares on labelled images; give --data DIR, or --data sample, too")
+
+
+def labelled(path: Path, data: str) -> Labelled:
+    """The images of `data`, prepared as the network's file says. UserError where they do not fit it."""
+    from tritkit.report import Labelled
+
+    session, _ = open_model(str(path), 1)
+    with session:
+        wanted = input_of(session)
+        outputs = session.outputs[0].shape[1] or 0
+    images, labels = test_images(data)
+    if wanted.shape != images.shape[1:]:
+        raise UserError(f"the network takes images {list(wanted.shape)}, CIFAR-10 has {list(images.shape[1:])}")
+    if len(labels) == 0 or int(labels.max()) >= outputs:
+        raise UserError(
+            f"the network has {outputs} classes, the data {int(labels.max(initial=-1)) + 1}; give its own data"
+        )
+    names = wanted.classes if len(wanted.classes) == outputs else tuple(f"class {k}" for k in range(outputs))
+
+    def normalise(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return normalised(pixels, wanted, "the data")
+
+    return Labelled(images, labels, names, normalise)
+
+
+def _parent(weights: Path, path: Path) -> FloatParent:
+    from tritkit.cli.networks import load_float_network
+    from tritkit.inspection import inspect_file
+    from tritkit.report.parent import TorchParent
+
+    net = load_float_network(weights, None).net
+    names = [row["name"] for row in inspect_file(path)["layers"] if row["kind"] == "ternary"]
+    return TorchParent(net, names)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
+
+
+def _render(facts: Facts, console: Console, written: list[Path]) -> None:
+    say(console, facts["verdict"]["sentence"], "")
+    columns = ("layer", "kind", "float32", "in the file", "smaller", "density")
+    rows = [
+        (size["name"], size["kind"], kilobytes(size["float_bytes"]), kilobytes(size["bytes"]), size["ratio"],
+         percent(density["density"]))
+        for size, density in zip(facts["sizes"]["layers"], facts["densities"]["layers"], strict=True)
+    ]  # fmt: skip
+    console.print(table(columns, rows, left=2))
+    say(console, "")
+    for row in facts["verdict"]["missing"]:
+        say(console, f"not measured: {row['what']} ({row['how']})")
+    for place in written:
+        say(console, f"wrote {place}")
+    if not written:
+        say(console, "Next: -o report.html writes all of it as one page")

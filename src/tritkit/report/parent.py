@@ -1,0 +1,47 @@
+"""The float parent in torch: its logits, and those with one layer ternary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tritkit.methods import FGQ
+
+Floats = NDArray[np.float32]
+_BATCH = 250
+_WHOLE = 1 << 20  # a group of all input channels: one scale an output channel
+
+
+class TorchParent:
+    """A float network in evaluation mode. names: layers that become ternary one at a time."""
+
+    def __init__(self, net: nn.Module, names: Sequence[str]) -> None:
+        self.net = net.eval()
+        modules = dict(net.named_modules())
+        self.layers = [(name, modules[name]) for name in names if hasattr(modules.get(name), "weight")]
+
+    @torch.no_grad()
+    def logits(self, images: Floats) -> Floats:
+        """[N, C, H, W] → [N, K]."""
+        given = torch.from_numpy(images)
+        return np.concatenate([self.net(given[i : i + _BATCH]).numpy() for i in range(0, len(given), _BATCH)])
+
+    @torch.no_grad()
+    def one_layer_ternary(self, images: Floats) -> Iterator[tuple[str, Floats]]:
+        """The nearest ternary weights with one scale an output channel, without any training; the layer gets its
+        float weights back."""
+        nearest = FGQ(_WHOLE, "kernels")
+        for name, layer in self.layers:
+            weight = layer.weight
+            if not isinstance(weight, torch.Tensor) or weight.dim() not in (2, 4):
+                continue
+            kept = weight.clone()
+            try:
+                weight.copy_(nearest.project(kept).dequantize())
+                yield name, self.logits(images)
+            finally:
+                weight.copy_(kept)

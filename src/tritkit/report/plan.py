@@ -1,0 +1,24 @@
+"""Words for the engine's steps: the family of kernels a step belongs to, and the nodes fused into it."""
+
+from __future__ import annotations
+
+from tritkit.runtime.session import StepInfo
+
+FAMILIES = ("dense", "gather", "baked", "int8", "float32", "reference", "other")
+
+
+def family(step: StepInfo) -> str:
+    """One of FAMILIES, as docs/engine.md names them."""
+    if not step.weights:
+        return "other"
+    for name in ("gather", "baked", "reference"):
+        if name in step.kernel:
+            return name
+    if step.op.startswith("TernaryGroup") or not step.op.startswith("Ternary"):
+        return "float32" if step.op.split(" ")[0] in ("Conv", "Gemm") else "int8"
+    return "dense"
+
+
+def parts(name: str) -> list[str]:
+    """The nodes of a step, the weighted one first."""
+    return name.split(" + ")

@@ -1,0 +1,136 @@
+"""Where the bytes went, and where the weights that are not zero are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tritkit.report import published
+from tritkit.report.weights import Codes
+
+Facts = dict[str, Any]
+_STEPS = 40  # layers that the waterfall shows one by one; the least savings beyond are one step
+
+
+def size_facts(inspected: Facts, codes: dict[str, Facts]) -> Facts:
+    """Bytes as float32, in the file, and the least that an entropy coder could reach, layer by layer.
+
+    inspected: what `inspect_file` says. codes: `code_facts` of the ternary layers, by name.
+    """
+    rows = [_layer(row, codes.get(row["name"]), inspected["bytes"]) for row in inspected["layers"]]
+    known = [row for row in rows if row["bytes"] is not None]
+    ternary = [row for row in known if row["bound_bytes"] is not None]
+    stored = sum(row["bytes"] for row in known)
+    two_bit, bound = (sum(row[key] for row in ternary) for key in ("code_bytes", "bound_bytes"))
+    totals = inspected["totals"]
+    return {
+        "float_bytes": totals["float_bytes"],
+        "bytes": inspected["bytes"],
+        "ratio": totals["ratio"],
+        "layers": rows,
+        "layer_bytes": stored,
+        "other_bytes": inspected["bytes"] - stored,
+        "other_share": (inspected["bytes"] - stored) / inspected["bytes"],
+        "code_bytes": two_bit,
+        "five_trit_bytes": sum(-(-row["weights"] // 5) for row in ternary),
+        "bound_bytes": bound,
+        "bound_share": bound / two_bit if two_bit else None,
+        "download_bytes": inspected["bytes"] - two_bit + bound,
+        "waterfall": _waterfall(known, totals["float_bytes"], inspected["bytes"]),
+    }
+
+
+def _layer(row: Facts, codes: Facts | None, file_bytes: int) -> Facts:
+    outputs = row["shape"][0] if row["shape"] else 0
+    size, weights = row["bytes"], row["weights"]
+    code_bytes = None if codes is None else -(-weights // 4)
+    bound = None if codes is None else -(-int(np.ceil(weights * codes["entropy"])) // 8)
+    float_bytes = 4 * (weights + outputs)
+    return {
+        "name": row["name"],
+        "kind": row["kind"],
+        "weights": weights,
+        "float_bytes": float_bytes,
+        "bytes": size,
+        "saved": None if size is None else float_bytes - size,
+        "ratio": float_bytes / size if size else None,
+        "share": None if size is None else size / file_bytes,
+        "bits_a_weight": 8 * size / weights if size and weights else None,
+        "code_bytes": code_bytes,
+        "bound_bytes": bound,
+    }
+
+
+def _waterfall(rows: list[Facts], float_bytes: int, file_bytes: int) -> list[Facts]:
+    """From the float network to the file: each step begins where the one before ended."""
+    if not rows:
+        return []
+    shown = {id(row) for row in sorted(rows, key=lambda row: -abs(row["saved"]))[:_STEPS]}
+    steps = [_step("as float32", "total", 0, float_bytes, float_bytes)]
+    level = float_bytes
+    for row in rows:
+        if id(row) in shown:
+            level -= row["saved"]
+            kind = "saved" if row["saved"] >= 0 else "added"
+            steps.append(_step(row["name"], kind, min(level, level + row["saved"]), abs(row["saved"]), level))
+    rest = [row["saved"] for row in rows if id(row) not in shown]
+    if rest:
+        level -= sum(rest)
+        steps.append(_step(f"{len(rest)} other layers", "saved", level, sum(rest), level))
+    other = file_bytes - level
+    kind = "added" if other >= 0 else "saved"
+    name = "structure, scales" if other >= 0 else "what layers share"
+    steps.append(_step(name, kind, min(level, file_bytes), abs(other), file_bytes))
+    return [*steps, _step("the file", "file", 0, file_bytes, file_bytes)]
+
+
+def _step(name: str, kind: str, start: int, length: int, left: int) -> Facts:
+    """A bar from `start`; `left` bytes remain after it."""
+    change = {"saved": -length, "added": length}.get(kind)
+    return {"name": name, "kind": kind, "start": start, "length": length, "change": change, "left": left}
+
+
+def code_facts(codes: Codes) -> Facts:
+    """Counts of −1, 0 and +1, their shares, and the entropy of a code in bits."""
+    total = codes.size
+    plus = int(np.count_nonzero(codes == 1))
+    zero = total - int(np.count_nonzero(codes))
+    counts = (total - plus - zero, zero, plus)
+    shares = [count / total for count in counts]
+    entropy = -sum(share * float(np.log2(share)) for share in shares if share)
+    names = ("minus", "zero", "plus")
+    return {
+        **dict(zip(names, counts, strict=True)),
+        **{f"{name}_share": share for name, share in zip(names, shares, strict=True)},
+        "entropy": entropy,
+    }
+
+
+def density_facts(inspected: Facts, codes: dict[str, Facts], pruned: dict[str, float] | None) -> Facts:
+    """Density and width by layer. pruned: densities of another run's layers, to stand beside them."""
+    layers = inspected["layers"]
+    alexnet = published.looks_like_alexnet([row["shape"] for row in layers])
+    rows = []
+    for i, row in enumerate(layers):
+        made = {key: row[key] for key in ("name", "kind", "method", "weights", "density", "bits", "group_size")}
+        made["shape"] = "×".join(map(str, row["shape"]))
+        made |= {key: codes.get(row["name"], {}).get(key) for key in ("minus_share", "zero_share", "plus_share")}
+        made |= {key: _mean(row[key]) for key in ("wp", "wn")}
+        made["pruned"] = None if pruned is None else pruned.get(row["name"])
+        made["published_pruned"] = published.ALEXNET_PRUNED[i] if alexnet else None
+        made["published_ttq"] = published.ALEXNET_TTQ[i] if alexnet else None
+        rows.append(made)
+    return {
+        "layers": rows,
+        "ternary": inspected["totals"].get("ternary_density"),
+        "ternary_weights": inspected["totals"].get("ternary_weights", 0),
+        "weights": inspected["totals"]["weights"],
+        "beside": "run" if pruned else "published" if alexnet else None,
+        "source": published.ALEXNET_SOURCE if alexnet else None,
+    }
+
+
+def _mean(scale: float | list[float] | None) -> float | None:
+    """A layer's scale, or the mean of its channels' or groups' scales."""
+    return float(np.mean(scale)) if isinstance(scale, list) else scale
