@@ -16,7 +16,7 @@ import torch
 from tritkit.cli import training
 from tritkit.cli.app import run_app
 from tritkit.data import ImageSet
-from tritkit.train import loop
+from tritkit.train import images
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -165,7 +165,7 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
         images = torch.randint(0, 256, (64, 3, 32, 32), generator=generator, dtype=torch.uint8)
         return ImageSet(images, torch.arange(64) % 10, tuple(str(k) for k in range(10)))
 
-    monkeypatch.setattr(loop, "load_cifar10", load)
+    monkeypatch.setattr(images, "load_cifar10", load)
 
 
 RECIPE = """

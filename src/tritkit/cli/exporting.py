@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tritkit.train import Recipe
 
 Norm = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std a channel, in units of full scale
-_CALIBRATION_IMAGES, _BATCH = 1024, 256
+_CALIBRATION_IMAGES, _BATCH, _PICTURES = 1024, 256, 32
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -37,7 +37,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
     calibrate: Annotated[
         str | None,
-        typer.Option(help="Folder of CIFAR-10, or the word sample, for a run without 8-bit activations."),
+        typer.Option(help="Folder of its data set, or the word sample, for a run without 8-bit activations."),
     ] = None,
     flavour: Annotated[Flavour, typer.Option(help="qdq and inlined are for tools that do not expand functions.")] = (
         Flavour.function
@@ -50,10 +50,10 @@ def command(
     """
     weights = weights_of(run)
     from tritkit.inspection import inspect_file
-    from tritkit.train import load_trained
+    from tritkit.train import load_trained, trained_classes
 
     net, recipe = load_trained(weights)
-    report = export_run(net, recipe, out, calibrate, flavour.value)
+    report = export_run(net, recipe, trained_classes(weights) or _CLASSES, out, calibrate, flavour.value)
     facts = {
         "weights": str(weights),
         "file": str(out),
@@ -77,21 +77,36 @@ def weights_of(run: Path) -> Path:
     return path
 
 
-def export_run(net: nn.Module, recipe: Recipe, out: Path, calibrate: str | None, flavour: str) -> ExportReport:
+def export_run(
+    net: nn.Module, recipe: Recipe, classes: Sequence[str], out: Path, calibrate: str | None, flavour: str
+) -> ExportReport:
     """Write the network of a run to `out`. Ranges that training did not set need images to calibrate on."""
     norm = (recipe.mean, recipe.std)
     if recipe.activations is None and calibrate is None:
         raise UserError("the run has no 8-bit activations; give images for their ranges: --calibrate sample")
-    batches = None if calibrate is None else _batches(calibrate, norm)
-    return export_network(net, out, (3, 32, 32), norm, _CLASSES, calibration=batches, flavour=flavour)
+    if recipe.dataset == "cifar10":
+        batches = None if calibrate is None else _batches(calibrate, norm)
+        return export_network(net, out, (3, 32, 32), norm, classes, calibration=batches, flavour=flavour)
+    from tritkit.train import crop_sizes
+
+    size, short_side = crop_sizes(recipe)
+    pictures = None if calibrate is None else picture_batches(calibrate, size, short_side, norm)
+    shape, options = (3, size, size), {"calibration": pictures, "flavour": flavour}
+    return export_network(net, out, shape, norm, classes, short_side, **options)
 
 
 def export_network(
-    net: nn.Module, path: Path, shape: Sequence[int], norm: Norm, classes: Sequence[str], **options: Any
+    net: nn.Module,
+    path: Path,
+    shape: Sequence[int],
+    norm: Norm,
+    classes: Sequence[str],
+    short_side: int | None = None,
+    **options: Any,
 ) -> ExportReport:
     """Export `net`, which takes images of `shape` [C, H, W], with its preprocessing and class names in the file.
 
-    `options` are those of `tritkit.export`.
+    short_side: of photographs, before the middle is cut out, in pixels. `options` are those of `tritkit.export`.
     """
     import torch
 
@@ -102,9 +117,27 @@ def export_network(
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from error
     facts = {"mean": list(norm[0]), "std": list(norm[1]), "classes": list(classes)}
+    facts |= {"short_side": short_side} if short_side else {}
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     report: ExportReport = tritkit.export(net, path, example, input_info=facts, **options)
     return report
+
+
+def picture_batches(
+    root: str, size: int, short_side: int, norm: Norm, limit: int = _CALIBRATION_IMAGES
+) -> Iterator[Tensor]:
+    """Up to `limit` training pictures of a folder, over all classes, normalised, not augmented."""
+    from tritkit.data import CentreCrop, PictureLoader, load_image_folder, normalise
+    from tritkit.data.image_folder import bad_pictures
+    from tritkit.data.loading import default_workers
+
+    folder = load_image_folder(root, "train")
+    places = range(0, len(folder), max(len(folder) // limit, 1))[:limit]
+    loader = PictureLoader(folder, CentreCrop(size, short_side), seed=0, workers=default_workers(), replace=False)
+    for batch in loader.batches([places[k : k + _PICTURES] for k in range(0, len(places), _PICTURES)]):
+        if batch.bad:
+            raise UserError(f"{folder.root} has {bad_pictures(batch.bad)}")
+        yield normalise(batch.images, *norm).contiguous()
 
 
 def image_norm(metadata: Mapping[str, str], source: Path) -> Norm:

@@ -21,12 +21,15 @@ _KINDS = "PNG, JPEG, WebP, .npy or .npz"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the network wants: channels, height, width; (pixel / 255 − mean) / std a channel where known."""
+    """What the network wants: channels, height, width; (pixel / 255 − mean) / std a channel where known; for networks
+    of photographs the pixels that the short side is scaled to before the middle is cut out.
+    """
 
     shape: tuple[int, int, int]
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     classes: tuple[str, ...]
+    short_side: int | None = None
 
 
 def preprocessing_of(shape: tuple[int | None, ...], facts: Mapping[str, Any]) -> Preprocessing:
@@ -37,21 +40,25 @@ def preprocessing_of(shape: tuple[int | None, ...], facts: Mapping[str, Any]) ->
     try:
         mean, std = (tuple(float(v) for v in facts[key]) if facts.get(key) else None for key in ("mean", "std"))
         classes = tuple(str(name) for name in facts.get("classes") or ())
+        short_side = int(facts["short_side"]) if facts.get("short_side") else None
     except (TypeError, ValueError) as error:
         raise UserError(f"the file's preprocessing cannot be read ({error}); export it again") from error
     for name, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) != sizes[0]:
             raise UserError(f"the file's {name} has {len(values)} values for {sizes[0]} channels; export it again")
+    if short_side is not None and not max(sizes[1:]) <= short_side <= 1 << 14:
+        raise UserError(f"the file's short_side is {short_side}; at least the input's size is needed: export it again")
     if std is not None and not all(0 < v < float("inf") for v in std):
         raise UserError(f"the file's std is {list(std)}; each must be above 0: export it again")
-    return Preprocessing((sizes[0], sizes[1], sizes[2]), mean, std, classes)
+    return Preprocessing((sizes[0], sizes[1], sizes[2]), mean, std, classes, short_side)
 
 
 def read_images(path: Path, wanted: Preprocessing) -> NDArray[np.float32]:
     """float32 [N, C, H, W] from a picture or an array file, ready for the network.
 
     uint8 arrays are pixels, in [N, C, H, W], [C, H, W] or, for pictures, [H, W, C]; float arrays are taken as they are.
-    Pictures of another size are scaled on their short side and cut in the middle. UserError for what does not fit.
+    Pictures of another size are turned upright, scaled on their short side and cut in the middle. UserError for what does
+    not fit.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; give image files ({_KINDS})")
@@ -79,9 +86,10 @@ def _picture(path: Path, wanted: Preprocessing) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                plain = image.convert("RGB" if channels == 3 else "L")
-                if plain.size != (width, height):
-                    plain = ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR)
+                plain = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+                if plain.size != (width, height) or wanted.short_side:
+                    margin = (1 - max(width, height) / (wanted.short_side or max(width, height))) / 2
+                    plain = ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR, bleed=margin)
                 pixels = np.asarray(plain, np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{path} cannot be read as an image ({_reason(error)}); give {_KINDS}") from error

@@ -106,8 +106,10 @@ def _place(root: Path, split: Split) -> Path:
 
 
 def _listed(folder: Path) -> ImageFolder:
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
-    if not classes and any(entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(folder)):
+    with os.scandir(folder) as entries:
+        found = list(entries)
+    classes = sorted(entry.name for entry in found if entry.is_dir() and entry.name[0] != ".")
+    if not classes and any(entry.name.lower().endswith(SUFFIXES) for entry in found):
         raise UserError(f"{folder} has pictures but no folders of classes; sort them into a folder a class")
     names: list[bytes] = []
     labels: list[int] = []
@@ -124,7 +126,9 @@ def _listed(folder: Path) -> ImageFolder:
 def _pictures(folder: Path) -> tuple[list[bytes], list[str]]:
     """The sorted names of its pictures, and what else there is."""
     pictures, others = [], []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
         if entry.name[0] == ".":
             continue
         if entry.name.lower().endswith(SUFFIXES) and entry.is_file():

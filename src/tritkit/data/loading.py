@@ -108,7 +108,7 @@ class _Pictures(Dataset[_Item]):
         crop = self.loader.crop
         enough = _OVERSAMPLED * crop.short_side if isinstance(crop, CentreCrop | RandomCrop) else None
         pixels = crop(read_picture(self.loader.folder.path(index), enough), self.loader.random(self.epoch, index))
-        return torch.from_numpy(np.ascontiguousarray(pixels))
+        return torch.from_numpy(pixels.copy())  # in one piece and writable
 
 
 def _collate(items: Sequence[_Item]) -> PictureBatch:

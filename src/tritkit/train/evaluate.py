@@ -60,13 +60,17 @@ def count_errors(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], some:
 
     Raises UserError if there is no image; with `some` false the errors are of 0 images then.
     """
-    images = wrong = wrong_in_5 = 0
     with evaluation(net), torch.inference_mode():
-        for batch, labels in batches:
-            ranks = label_ranks(net(batch).float().cpu().numpy(), labels.cpu().numpy())
-            images += len(ranks)
-            wrong += int((ranks > 0).sum())
-            wrong_in_5 += int((ranks > 4).sum())
+        return add_errors((label_ranks(net(x).float().cpu().numpy(), y.cpu().numpy()) for x, y in batches), some)
+
+
+def add_errors(ranks: Iterable[NDArray[np.int64]], some: bool = True) -> Errors:
+    """The errors behind `label_ranks` of batches; `some` as in `count_errors`."""
+    images = wrong = wrong_in_5 = 0
+    for batch in ranks:
+        images += len(batch)
+        wrong += int((batch > 0).sum())
+        wrong_in_5 += int((batch > 4).sum())
     if some and not images:
         raise UserError("there are no images to evaluate on")
     return Errors(images, wrong, wrong_in_5)
