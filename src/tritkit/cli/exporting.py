@@ -123,6 +123,11 @@ def export_network(
     return report
 
 
+def short_side_of(shape: Sequence[int]) -> int | None:
+    """What photographs are scaled to before a network's input of `shape` [C, H, W] is cut out; None for CIFAR-10's."""
+    return round(shape[1] * 256 / 224) if shape[1] > 32 else None
+
+
 def picture_batches(
     root: str, size: int, short_side: int, norm: Norm, limit: int = _CALIBRATION_IMAGES
 ) -> Iterator[Tensor]:

@@ -57,8 +57,8 @@ def read_images(path: Path, wanted: Preprocessing) -> NDArray[np.float32]:
     """float32 [N, C, H, W] from a picture or an array file, ready for the network.
 
     uint8 arrays are pixels, in [N, C, H, W], [C, H, W] or, for pictures, [H, W, C]; float arrays are taken as they are.
-    Pictures of another size are turned upright, scaled on their short side and cut in the middle. UserError for what does
-    not fit.
+    Pictures are turned upright; those of another size are scaled on their short side and cut in the middle. UserError
+    for what does not fit.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; give image files ({_KINDS})")
