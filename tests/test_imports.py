@@ -30,11 +30,12 @@ ALLOWED: dict[str, set[str]] = {
     "zoo": set(),
     "inspection": {"activations", "compress", "surgery", "ternary", "train"},
     "diagnosis": {"deploy", "inspection", "runtime"},
+    "packing": {"inspection"},
     "bench": {"models", "surgery", "ternary", "deploy", "runtime", "zoo"},
     "report": {"bench", "inspection", "methods", "runtime"},
     "cli": {
         *("activations", "bench", "data", "deploy", "diagnosis", "inspection", "methods", "models"),
-        *("post", "report", "runtime", "surgery", "ternary", "train", "zoo"),
+        *("packing", "post", "report", "runtime", "surgery", "ternary", "train", "zoo"),
     },
     "__main__": {"cli"},
 }

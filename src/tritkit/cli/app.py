@@ -20,8 +20,10 @@ from tritkit.cli import (
     doctor,
     evaluation,
     exporting,
+    folding,
     inspecting,
     methods,
+    packing,
     recipes,
     report,
     running,
@@ -44,6 +46,9 @@ app.command("train")(training.command)
 app.command("ternarize")(ternarize.command)
 app.command("eval")(evaluation.command)
 app.command("export")(exporting.command)
+app.command("fold")(folding.command)
+app.command("pack")(packing.pack_command)
+app.command("unpack")(packing.unpack_command)
 app.command("run")(running.command)
 app.command("bench")(bench.command)
 app.command("inspect")(inspecting.command)

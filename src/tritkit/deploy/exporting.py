@@ -90,7 +90,7 @@ def export(
         raise UserError(f"flavour must be one of {', '.join(FLAVOURS)}, got {flavour!r}")
     check_example(example)
     path = Path(path)
-    _check_target(path)
+    check_target(path)
     info = _json(input_info or {})
     graph = lower(net, example, calibration=calibration, policies=policies, observer=observer, input_info=info)
     data = make_model(graph, flavour).SerializeToString(deterministic=True)
@@ -126,7 +126,7 @@ def _json(info: Mapping[str, Any]) -> Mapping[str, Any]:
 # ---- files -----------------------------------------------------------------------------------------------------
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """Fail before the work, not after it."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of the file to write")

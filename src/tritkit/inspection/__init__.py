@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from tritkit.errors import ModelFileError, UserError
-from tritkit.inspection._layers import onnx_facts, onnx_weights, weight_row
+from tritkit.inspection._layers import onnx_facts, onnx_weights, ternary_tensors, weight_row
 from tritkit.inspection._safetensors import is_of_a_run, safetensors_facts, safetensors_weights
 from tritkit.inspection.weights import LayerWeights
 
-__all__ = ["LayerWeights", "inspect_file", "read_weights"]
+__all__ = ["LayerWeights", "inspect_file", "read_weights", "ternary_tensors"]
 
 _LIMIT = 1 << 31  # bytes: protobuf's own limit, and more than any file of ours
 

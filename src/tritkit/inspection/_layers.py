@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tritkit.errors import ModelFileError
 from tritkit.inspection._onnx import OURS, Layer, find_layers, layer_weights
@@ -45,6 +46,19 @@ def onnx_weights(data: bytes) -> list[LayerWeights]:
     by_name = _said_of(model)
     found = [layer_weights(layer, model, by_name.get(layer.node.name, {})) for layer in find_layers(model)]
     return [weights for weights in found if weights is not None]
+
+
+def ternary_tensors(data: bytes) -> list[tuple[str, tuple[int, ...], int, NDArray[np.uint8]]]:
+    """(layer, shape, offset in the file, bytes) of each tensor of 2-bit codes. Errors as `inspect_file`."""
+    model, start = _read(data), np.frombuffer(data, np.uint8).ctypes.data
+    found = []
+    for layer in find_layers(model):
+        if layer.op.kind == "ternary" and layer.weight.dtype == "uint8" and len(layer.weight.raw):
+            raw = np.frombuffer(layer.weight.raw, np.uint8)
+            at, shape = raw.ctypes.data - start, layer.node.ints.get("w_shape", ())
+            if 0 <= at <= len(data) - raw.size and len(shape) > 1 and min(shape) > 0:
+                found.append((layer.node.name, shape, at, raw))
+    return found
 
 
 def _read(data: bytes) -> Model:
