@@ -123,9 +123,12 @@ def test_data_of_another_shape_is_refused(cli: Cli, small: list[Path]) -> None:
     assert "CIFAR-10" in err
 
 
-def test_report_of_a_float_network_of_another_tool(cli: Cli, tmp_path: Path) -> None:
-    """Neither ternary nor ours: sizes remain, the engine's word stands for the rest."""
-    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+@pytest.mark.parametrize("ternary", [False, True])
+def test_report_of_a_network_of_another_tool(cli: Cli, tmp_path: Path, ternary: bool) -> None:
+    """Not ours, floats that may be ternary: sizes and codes remain, the engine's word stands for the rest."""
+    random = np.random.default_rng(0)
+    weight = random.choice([-0.5, 0, 0.25], (4, 3, 3, 3)) if ternary else random.standard_normal((4, 3, 3, 3))
+    weight = weight.astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"], name="c"), helper.make_node("Sigmoid", ["y"], ["z"], name="s")],
         "g",
@@ -139,7 +142,8 @@ def test_report_of_a_float_network_of_another_tool(cli: Cli, tmp_path: Path) -> 
     assert code == 0, err
     facts = json.loads(out)
     assert facts["times"] is None
-    assert facts["kernels"] is None
+    assert (facts["kernels"] is not None) == ternary
+    assert facts["densities"]["layers"][0]["density"] == np.count_nonzero(weight) / weight.size
     assert (
         facts["verdict"]["sentence"]
         == f"float is no smaller than as float32 ({path.stat().st_size} B instead of 448 B)."

@@ -56,7 +56,7 @@ def test_code_counts_and_entropy(codes: np.ndarray[Any, Any]) -> None:
 def test_entropy_bound_is_below_every_packing(facts: Facts) -> None:
     for row in facts["sizes"]["layers"]:
         if row["kind"] == "ternary":
-            assert 0 < row["bound_bytes"] <= -(-row["weights"] // 5) < row["code_bytes"]
+            assert 0 < row["bound_bytes"] <= -(-row["weights"] // 5) < row["code_bytes"] == row["weights"] / 4
 
 
 def test_densities_are_those_of_the_codes(facts: Facts) -> None:

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from report_examples import Page, read_number, value_at
 
 from tritkit.report import Evidence, Labelled, gather, html_page, markdown_page, pictures
+from tritkit.report.figures import draw
 
 Facts = dict[str, Any]
 # words of ours and of formats that hold digits without being measured
@@ -131,3 +133,23 @@ def test_hostile_text_in_a_template_stays_text() -> None:
 
     facts = {"a": "{b|count}<i>", "b": 5}
     assert prose("x {a} {b|count}", facts) == ('x {b|count}&lt;i&gt; <data value="5" data-key="b">5</data>')
+
+
+def _area(html: str, colour: str) -> list[int]:
+    """Squares of a colour in each drawing of kernels."""
+    drawn = re.findall(rf'<path d="([^"]*)" class="k-{colour}">', html)
+    return [sum(int(run) for run in re.findall(r"h(\d+)v", path)) for path in drawn]
+
+
+@pytest.mark.parametrize("kernels", [3, 24, 31, 48])
+def test_drawn_kernels_have_as_many_squares_as_weights(kernels: int) -> None:
+    random = np.random.default_rng(kernels)
+    sample = ["".join(random.choice(list("+-0"), 6)) for _ in range(kernels)]
+    row = {"name": "a", "height": 2, "width": 3, "sample": sample, "empty_share": 0.5, "kernels": kernels}
+    html = draw("kernels", [row], "kernels.layers", {})
+    assert _area(html, "white") == ["".join(sample).count("+")]
+    assert _area(html, "black") == ["".join(sample).count("-")]
+    grey = re.findall(r'<rect (?:y="\d+" )?width="(\d+)" height="(\d+)" class="k-grey">', html)
+    lines = -(-kernels // 24)
+    assert sum((int(w) + 1) // 4 * ((int(h) + 1) // 3) for w, h in grey) == kernels
+    assert f'viewBox="0 0 {4 * min(kernels, 24) - 1} {3 * lines - 1}"' in html

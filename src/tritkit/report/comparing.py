@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritkit.errors import UserError
-from tritkit.inspection import inspect_file
+from tritkit.inspection import LayerWeights, inspect_file, read_weights
 from tritkit.report.accuracy import Floats, sign_test
 from tritkit.report.plan import family, parts
 from tritkit.report.timing import noise
 from tritkit.report.training import read_run, training_facts
-from tritkit.report.weights import TernaryLayer, ternary_layers
 from tritkit.runtime import Session
 
 Facts = dict[str, Any]
@@ -43,7 +42,7 @@ def compare_models(a: Path, b: Path, sessions: tuple[Session, Session], seconds:
         }
         for path, found, median in zip(paths, both, whole, strict=True)
     ]
-    ternary = [{layer.name: layer for layer in ternary_layers(path)} for path in paths]
+    ternary = [{layer.name: layer for layer in read_weights(path) if layer.kind == "ternary"} for path in paths]
     return {
         "kind": "models",
         "a": sides[0],
@@ -95,7 +94,7 @@ def _layer_times(session: Session) -> dict[str, Facts]:
 
 
 def _layers(
-    both: tuple[Facts, Facts], times: list[dict[str, Facts]], ternary: list[dict[str, TernaryLayer]]
+    both: tuple[Facts, Facts], times: list[dict[str, Facts]], ternary: list[dict[str, LayerWeights]]
 ) -> list[Facts]:
     """A row for each layer of either file, in A's order, then what only B has."""
     sides = [{row["name"]: row for row in found["layers"]} for found in both]
@@ -114,11 +113,11 @@ def _time(timed: Facts | None) -> Facts:
     return {"microseconds": None, "family": None} if timed is None else timed
 
 
-def _same(a: TernaryLayer | None, b: TernaryLayer | None) -> float | None:
+def _same(a: LayerWeights | None, b: LayerWeights | None) -> float | None:
     """Share of equal codes, where both are ternary and of one shape."""
-    if a is None or b is None or a.shape != b.shape:
+    if a is None or b is None or a.values.shape != b.values.shape:
         return None
-    return float((a.codes() == b.codes()).mean())
+    return float((a.values == b.values).mean())
 
 
 def agreement_facts(logits: Sequence[Floats], labels: NDArray[np.int64]) -> Facts:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tritkit.report.markup import Markup, join, number, tag
 from tritkit.report.shown import show
 
 Facts = dict[str, Any]
-_ACROSS, _CELL_GAP = 24, 1  # kernels in a row of a drawing, units between them
+_ACROSS, _GAP = 24, 1  # kernels in a row of a drawing, units between them
 
 
 def draw(kind: str, facts: Any, key: str, pictures: Mapping[int, bytes]) -> Markup:
@@ -156,7 +156,8 @@ def _histogram(row: Facts) -> Markup:
     drawn = [tag("path", d="".join(paths), class_=f"c-{colour}") for colour, paths in bars.items() if paths]
     for side in (-1, 1):
         at = (side * row["threshold"] - row["low"]) / row["width"]
-        drawn.append(tag("path", d=f"M{at:.4g} 0V40", class_="cut"))
+        if 0 <= at <= len(counts):
+            drawn.append(tag("path", d=f"M{at:.4g} 0V40", class_="cut"))
     most = "zero" if row["within"] * 2 > row["latents"] else "not zero"
     title = f"Histogram of the latent weights of {row['name']}: most become {most}"
     return _svg(len(counts), 40, title, *drawn, style="plot tall")
@@ -164,28 +165,29 @@ def _histogram(row: Facts) -> Markup:
 
 def _kernels(row: Facts) -> Markup:
     """Squares of a unit: grey where nothing is drawn, white for +, black for −; lines between the kernels."""
-    sample, high, wide = row["sample"], row["height"], row["width"]
+    sample, step_x, step_y = row["sample"], row["width"] + _GAP, row["height"] + _GAP
     across = min(_ACROSS, len(sample))
-    lines = -(-len(sample) // across)
-    width, height = (wide + 1) * across - 1, (high + 1) * lines - 1
-    paths: dict[str, list[str]] = {"+": [], "-": []}
-    for i, kernel in enumerate(sample):
-        left, top = (wide + 1) * (i % across), (high + 1) * (i // across)
-        for run in re.finditer(r"\++|-+", "\n".join(kernel[j : j + wide] for j in range(0, len(kernel), wide))):
-            y, x = divmod(run.start(), wide + 1)
-            paths[run[0][0]].append(f"M{left + x} {top + y}h{len(run[0])}v1h-{len(run[0])}z")
-    gaps = [f"M{(wide + 1) * i - 0.5} 0V{height}" for i in range(1, across)]
-    gaps += [f"M0 {(high + 1) * i - 0.5}H{width}" for i in range(1, lines)]
-    rest = len(sample) % across  # the last line may be short
+    full, rest = divmod(len(sample), across)
+    width, height = step_x * across - _GAP, step_y * (full + bool(rest)) - _GAP
+    drawn = [tag("rect", width=width, height=step_y * full - _GAP, class_="k-grey")]
     if rest:
-        gaps += [f"M{(wide + 1) * rest - 1} {height - high / 2}H{width}"]
-    drawn = [tag("rect", width=width, height=height, class_="k-grey")]
-    drawn += [
-        tag("path", d="".join(paths[sign]), class_=name)
-        for sign, name in (("+", "k-white"), ("-", "k-black"))
-        if paths[sign]
-    ]
-    drawn.append(tag("path", d="".join(gaps[: len(gaps) - bool(rest)]), class_="k-gap"))
-    if rest:
-        drawn.append(tag("path", d=gaps[-1], class_="k-gap", stroke_width=high))
+        drawn.append(tag("rect", y=step_y * full, width=step_x * rest - _GAP, height=row["height"], class_="k-grey"))
+    for sign, name in (("+", "k-white"), ("-", "k-black")):
+        squares = (_squares(kernel, sign, row["width"]) for kernel in sample)
+        moved = (
+            f"M{step_x * (i % across) + x} {step_y * (i // across) + y}h{run}v1h-{run}z"
+            for i, found in enumerate(squares)
+            for x, y, run in found
+        )
+        drawn.append(tag("path", d="".join(moved), class_=name))
+    gaps = [f"M{step_x * i - _GAP / 2:g} 0V{height}" for i in range(1, across)]
+    gaps += [f"M0 {step_y * i - _GAP / 2:g}H{width}" for i in range(1, full + bool(rest))]
+    drawn.append(tag("path", d="".join(gaps), class_="k-gap"))
     return _svg(width, height, f"A sample of the kernels of {row['name']}", *drawn, style="kernels", fit=True)
+
+
+def _squares(kernel: str, sign: str, wide: int) -> Iterator[tuple[int, int, int]]:
+    """Column, row and length of each unbroken run of a sign."""
+    for y in range(len(kernel) // wide):
+        for run in re.finditer(re.escape(sign) + "+", kernel[y * wide : (y + 1) * wide]):
+            yield run.start(), y, len(run[0])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tritkit.errors import TritkitError, UserError
-from tritkit.inspection import inspect_file
+from tritkit.inspection import LayerWeights, inspect_file, read_weights
 from tritkit.report.accuracy import (
     FloatParent,
     Labelled,
@@ -26,7 +26,6 @@ from tritkit.report.sizes import code_facts, density_facts, size_facts
 from tritkit.report.timing import time_facts
 from tritkit.report.training import densities, latent_facts, latent_file, read_run, training_facts
 from tritkit.report.verdict import read_bench, verdict_facts
-from tritkit.report.weights import TernaryLayer, ternary_layers
 from tritkit.runtime import Session
 
 Facts = dict[str, Any]
@@ -144,12 +143,12 @@ class _Gathering:
         self.say("timing its layers")
         return time_facts(session)
 
-    def _weights(self, macs: dict[str, int]) -> tuple[dict[str, TernaryLayer], dict[str, Facts], list[Facts]]:
+    def _weights(self, macs: dict[str, int]) -> tuple[dict[str, LayerWeights], dict[str, Facts], list[Facts]]:
         """The ternary layers by name, their code facts, and the kernels of those that have some."""
-        ternary = {layer.name: layer for layer in ternary_layers(self.path)}
+        ternary = {layer.name: layer for layer in read_weights(self.path) if layer.kind == "ternary"}
         codes, kernels = {}, []
         for name, layer in ternary.items():
-            values = layer.codes()
+            values = layer.values
             codes[name] = code_facts(values)
             positions = macs[name] // values.size if name in macs else None
             found = kernel_facts(name, values, positions)

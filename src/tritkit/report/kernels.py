@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
-from tritkit.report.weights import Codes
+from numpy.typing import NDArray
 
 Facts = dict[str, Any]
+Codes = NDArray[np.int8]
 _SAMPLE = 96
 _LETTERS = np.array(list("-0+"))
 

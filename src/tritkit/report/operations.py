@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from tritkit.inspection import LayerWeights
 from tritkit.report.published import ENERGY_PJ, ENERGY_SOURCE
-from tritkit.report.weights import TernaryLayer
 
 Facts = dict[str, Any]
 _SUMMED = ("macs", "multiplications", "additions", "float_pj", "int8_pj", "pj")
@@ -14,7 +16,7 @@ _INT8_PJ = ENERGY_PJ["int8_multiply"] + ENERGY_PJ["int32_add"]
 
 
 def operation_facts(
-    layers: list[Facts], macs: dict[str, int], ternary: dict[str, TernaryLayer], sizes: Facts
+    layers: list[Facts], macs: dict[str, int], ternary: dict[str, LayerWeights], sizes: Facts
 ) -> Facts | None:
     """What the layers of one image cost; None where no layer's multiply-accumulates are known.
 
@@ -50,7 +52,7 @@ def _way(name: str, multiplications: int, additions: int, pj: float, memory_pj: 
     return {**made, "pj": pj, "memory_pj": memory_pj, "total_pj": pj + memory_pj}
 
 
-def _layer(row: Facts, macs: int, ternary: TernaryLayer | None) -> Facts:
+def _layer(row: Facts, macs: int, ternary: LayerWeights | None) -> Facts:
     weights = max(row["weights"], 1)
     positions = macs // weights
     float_pj, int8_pj = macs * _FLOAT_PJ, macs * _INT8_PJ
@@ -58,7 +60,7 @@ def _layer(row: Facts, macs: int, ternary: TernaryLayer | None) -> Facts:
     own = {"float32": float_pj, "int8": int8_pj}.get(row["kind"], float_pj)
     if ternary is not None and row["density"] is not None:
         additions = round(row["density"] * weights) * positions
-        multiplications = ternary.plus.size * (1 if ternary.symmetric else 2) * positions
+        multiplications = _scales(ternary) * positions
         own = additions * ENERGY_PJ["int32_add"] + multiplications * ENERGY_PJ["int32_multiply"]
     return {
         "name": row["name"],
@@ -70,3 +72,10 @@ def _layer(row: Facts, macs: int, ternary: TernaryLayer | None) -> Facts:
         "int8_pj": int8_pj,
         "pj": own,
     }
+
+
+def _scales(layer: LayerWeights) -> int:
+    """Scales that the sums of one position are multiplied by: one an output or group, two where Wp ≠ Wn."""
+    plus, minus = layer.plus, layer.minus
+    groups = len(layer.values) if layer.group_size is None or plus is None else plus.size
+    return groups if plus is None or minus is None or np.array_equal(plus, minus) else 2 * groups

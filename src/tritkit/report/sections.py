@@ -61,9 +61,9 @@ def sizes(facts: Facts) -> Iterator[Block]:
         yield Table("From float to file, layer by layer", "sizes.waterfall", (Column("", "name"), fall, *ends))
     if found["code_bytes"]:
         yield Prose(
-            "The ternary codes take {sizes.code_bytes|bytes} at 2 bits a weight; five to a byte they would take "
+            "The ternary codes take {sizes.code_bytes|bytes} in the file; five to a byte they would take "
             "{sizes.five_trit_bytes|bytes}, and an entropy coder cannot go below {sizes.bound_bytes|bytes} "
-            "({sizes.bound_share|percent} of the 2-bit codes), which would make the file {sizes.download_bytes|bytes}."
+            "({sizes.bound_share|percent} of what they take), which would make the file {sizes.download_bytes|bytes}."
         )
     yield Table(
         "Bytes by layer; the bound is that of an entropy coder that codes each weight on its own",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tritkit.report import published
-from tritkit.report.weights import Codes
 
 Facts = dict[str, Any]
 _STEPS = 40  # layers that the waterfall shows one by one; the least savings beyond are one step
@@ -22,7 +22,7 @@ def size_facts(inspected: Facts, codes: dict[str, Facts]) -> Facts:
     known = [row for row in rows if row["bytes"] is not None]
     ternary = [row for row in known if row["bound_bytes"] is not None]
     stored = sum(row["bytes"] for row in known)
-    two_bit, bound = (sum(row[key] for row in ternary) for key in ("code_bytes", "bound_bytes"))
+    stored_codes, bound = (sum(row[key] for row in ternary) for key in ("code_bytes", "bound_bytes"))
     totals = inspected["totals"]
     return {
         "float_bytes": totals["float_bytes"],
@@ -32,11 +32,11 @@ def size_facts(inspected: Facts, codes: dict[str, Facts]) -> Facts:
         "layer_bytes": stored,
         "other_bytes": inspected["bytes"] - stored,
         "other_share": (inspected["bytes"] - stored) / inspected["bytes"],
-        "code_bytes": two_bit,
+        "code_bytes": stored_codes,
         "five_trit_bytes": sum(-(-row["weights"] // 5) for row in ternary),
         "bound_bytes": bound,
-        "bound_share": bound / two_bit if two_bit else None,
-        "download_bytes": inspected["bytes"] - two_bit + bound,
+        "bound_share": bound / stored_codes if stored_codes else None,
+        "download_bytes": inspected["bytes"] - stored_codes + bound,
         "waterfall": _waterfall(known, totals["float_bytes"], inspected["bytes"]),
     }
 
@@ -44,7 +44,7 @@ def size_facts(inspected: Facts, codes: dict[str, Facts]) -> Facts:
 def _layer(row: Facts, codes: Facts | None, file_bytes: int) -> Facts:
     outputs = row["shape"][0] if row["shape"] else 0
     size, weights = row["bytes"], row["weights"]
-    code_bytes = None if codes is None else -(-weights // 4)
+    code_bytes = None if codes is None else -(-weights * row["bits"] // 8)
     bound = None if codes is None else -(-int(np.ceil(weights * codes["entropy"])) // 8)
     float_bytes = 4 * (weights + outputs)
     return {
@@ -91,7 +91,7 @@ def _step(name: str, kind: str, start: int, length: int, left: int) -> Facts:
     return {"name": name, "kind": kind, "start": start, "length": length, "change": change, "left": left}
 
 
-def code_facts(codes: Codes) -> Facts:
+def code_facts(codes: NDArray[np.int8]) -> Facts:
     """Counts of −1, 0 and +1, their shares, and the entropy of a code in bits."""
     total = codes.size
     plus = int(np.count_nonzero(codes == 1))
