@@ -34,7 +34,9 @@ from tritkit.methods import FGQ
 from tritkit.models import build, load_float
 from tritkit.post import (
     BETTER,
+    CHANNELS,
     FAITHFUL,
+    BitsPerWeight,
     Compensate,
     Descend,
     Faithful,
@@ -44,6 +46,7 @@ from tritkit.post import (
     Regress,
     Solve,
     Steps,
+    choose_group_sizes,
     count,
     quantize,
 )
@@ -54,7 +57,7 @@ RECORD, STEPS, TABLE = RESULTS / "record.jsonl", RESULTS / "steps.jsonl", RESULT
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FLOAT_ERRORS = {20: 8.27, 32: 7.37, 44: 6.90, 56: 6.61}
-SIZES = ("2", "4", "8", "16", "32", "64", "channel")
+SIZES = ("2", "4", "8", "16", "32", "64", "channel", "mixed:3", "mixed:4")  # mixed: at most 3 or 4 bits a weight
 IMAGES, HELD_OUT, BATCH = 1024, 45_000, 256
 
 FORMS: dict[str, Steps | Faithful] = {
@@ -76,9 +79,12 @@ LADDER: dict[str, Steps | Faithful] = {
 }
 
 
-def method_of(size: str) -> FGQ:
-    """The groups called `size`: N weights, or one scale an output channel."""
-    return FGQ(1 << 20, "kernels") if size == "channel" else FGQ(int(size))
+def quantized(net: nn.Module, size: str, calibration: list[Tensor], steps: Steps | Faithful) -> nn.Module:
+    """With the groups called `size`: N weights, one scale an output channel, or a size for each layer."""
+    if size.startswith("mixed:"):
+        chosen = choose_group_sizes(net, calibration, BitsPerWeight(float(size.removeprefix("mixed:"))))
+        return quantize(net, chosen, calibration, steps=steps)
+    return quantize(net, CHANNELS if size == "channel" else FGQ(int(size)), calibration, steps=steps)
 
 
 def float_network(depth: int) -> nn.Module:
@@ -110,7 +116,7 @@ def measure(depth: int, size: str, form: str, train: ImageSet, test: ImageSet) -
     """Quantize, export, run the whole test set in the engine."""
     wall, cpu = time.perf_counter(), time.process_time()
     calibration = batches(train.images[:IMAGES])
-    net = quantize(float_network(depth), method_of(size), calibration, steps=FORMS[form])
+    net = quantized(float_network(depth), size, calibration, FORMS[form])
     seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     counts = count(net, calibration[0]).facts()
     with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +152,7 @@ def measure_step(depth: int, size: str, step: str, train: ImageSet, held_out: in
     """Distance from the float network on training images that calibration has not seen, without their labels."""
     wall, cpu = time.perf_counter(), time.process_time()
     floating = float_network(depth)
-    net = quantize(floating, method_of(size), batches(train.images[:IMAGES]), steps=LADDER[step])
+    net = quantized(floating, size, batches(train.images[:IMAGES]), LADDER[step])
     seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     images = train.images[HELD_OUT : HELD_OUT + held_out]
     theirs, ours = logits(floating, images), logits(net, images)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tritkit.cli.exporting import Norm, export_network
+from tritkit.cli.exporting import Norm, export_network, picture_batches, short_side_of
 from tritkit.cli.images import Preprocessing, read_images
 from tritkit.cli.networks import load_float_network
 from tritkit.cli.output import Facts, Json, emit, percent, say, table
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tritkit.methods import FGQ
-    from tritkit.post import Faithful, Steps
+    from tritkit.post import BitsPerWeight, Faithful, Steps
 
 _BATCH = 256
 
@@ -45,10 +45,14 @@ def command(
     model: Annotated[Path, typer.Argument(help="Float weights: .safetensors of a known network, or of a float run.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
     calibrate: Annotated[
-        str, typer.Option(help="Folder of CIFAR-10, the word sample, or an .npy file of training images.")
+        str, typer.Option(help="Folder of CIFAR-10 or ImageNet, the word sample, or an .npy file of training images.")
     ],
     group_size: Annotated[
-        str, typer.Option(help="Input channels that share a scale, or the word channel: one an output channel.")
+        str,
+        typer.Option(
+            help="Input channels that share a scale; or the word channel: one an output channel; or mixed:2.5 for at "
+            "most 2.5 bits a weight and a size for each layer."
+        ),
     ] = "4",
     group: Annotated[Group, typer.Option(help="Groups of single weights or of whole kernels.")] = Group.weights,
     faithful: Annotated[
@@ -65,21 +69,22 @@ def command(
 
     Needs some training images without labels; takes about a minute for a CIFAR ResNet.
     """
-    method = _method(group_size, group)
-    from tritkit.post import count, quantize
+    ask = _method(group_size, group)
+    from tritkit.post import Budget, choose_group_sizes, count, quantize
 
     loaded = load_float_network(model, architecture)
     batches = _batches(calibrate, loaded.shape, loaded.norm, images)
     steps, start = _steps(faithful, activations), time.perf_counter()
     with _bar() as progress:
+        method = choose_group_sizes(loaded.net, batches, ask, progress=progress) if isinstance(ask, Budget) else ask
         net = quantize(loaded.net, method, batches, steps=steps, images=images, progress=progress)
     seconds = time.perf_counter() - start
-    report = export_network(net, out, loaded.shape, loaded.norm, loaded.classes)
+    report = export_network(net, out, loaded.shape, loaded.norm, loaded.classes, short_side_of(loaded.shape))
     facts = {
         "model": str(model),
         "file": str(out),
         "bytes": report.bytes,
-        "method": method.params(),
+        "method": {"bits": ask.limit} if isinstance(ask, Budget) else ask.params(),
         "steps": "faithful" if faithful else "better",
         "activations": activations.value,
         "images": min(images, sum(map(len, batches))),
@@ -91,13 +96,20 @@ def command(
     emit(facts, as_json, _render)
 
 
-def _method(group_size: str, group: Group) -> FGQ:
+def _method(group_size: str, group: Group) -> FGQ | BitsPerWeight:
     from tritkit.methods import FGQ
+    from tritkit.post import CHANNELS, BitsPerWeight
 
     if group_size == "channel":
-        return FGQ(1 << 20, "kernels")
+        return CHANNELS
+    kind, _, bits = group_size.partition(":")
+    if kind == "mixed" and bits.replace(".", "", 1).isdigit():
+        if group is not Group.weights:
+            raise UserError("--group-size mixed chooses groups of weights; leave out --group")
+        return BitsPerWeight(float(bits))
     if not group_size.isdigit() or int(group_size) < 1:
-        raise UserError(f"--group-size is {group_size!r}; allowed: a whole number from 1, or the word channel")
+        allowed = "a whole number from 1, the word channel, or mixed:2.5 for at most 2.5 bits a weight"
+        raise UserError(f"--group-size is {group_size!r}; allowed: {allowed}")
     return FGQ(int(group_size), group.value)
 
 
@@ -121,6 +133,9 @@ def _batches(source: str, shape: tuple[int, int, int], norm: Norm, limit: int) -
     if path.suffix.lower() in (".npy", ".npz"):
         found = torch.tensor(read_images(path, Preprocessing(shape, norm[0], norm[1], ())))[:limit]
         return [found[i : i + _BATCH] for i in range(0, len(found), _BATCH)]
+    short_side = short_side_of(shape)
+    if short_side is not None and path.is_dir():
+        return list(picture_batches(source, shape[1], short_side, norm, limit))
     pixels = torch.from_numpy(sample("train").images) if source == "sample" else load_cifar10(source, "train").images
     if tuple(pixels.shape[1:]) != shape:
         raise UserError(f"the network takes images {list(shape)}, CIFAR-10 has {list(pixels.shape[1:])}; give an .npy")
@@ -144,10 +159,14 @@ def _bar() -> Iterator[Callable[[int, int, str], None]]:
         yield progress
 
 
+def _group(size: int | None) -> str:
+    return "" if size is None else "all" if size >= 1 << 20 else str(size)
+
+
 def _render(facts: Facts, console: Console) -> None:
-    columns = ("layer", "weights", "kind", "density", "multiplications", "of float", "removed", "additions")
+    columns = ("layer", "weights", "kind", "group", "density", "multiplications", "of float", "removed", "additions")
     rows = [
-        (row["name"], row["weights"], row["kind"], percent(row["density"]), row["multiplications"], row["macs"],
+        (row["name"], row["weights"], row["kind"], _group(row["group_size"]), percent(row["density"]), row["multiplications"], row["macs"],
          percent(row["removed"]), row["additions"])
         for row in facts["layers"]
     ]  # fmt: skip

@@ -12,6 +12,7 @@ How: `BETTER` (the default, some `Steps`) or `FAITHFUL`, the paper's. docs/post-
 from __future__ import annotations
 
 from tritkit.post.counts import Counts, LayerCount, count
+from tritkit.post.mixed import BitsPerWeight, Budget, Multiplications, choose_group_sizes
 from tritkit.post.power_of_two import PowerOfTwo
 from tritkit.post.quantizing import BETTER, FAITHFUL, Faithful, Steps, quantize
 from tritkit.post.start import CHANNELS, start_
@@ -21,17 +22,21 @@ __all__ = [
     "BETTER",
     "CHANNELS",
     "FAITHFUL",
+    "BitsPerWeight",
+    "Budget",
     "Compensate",
     "Counts",
     "Descend",
     "Faithful",
     "LayerCount",
     "MatchMoments",
+    "Multiplications",
     "Nearest",
     "PowerOfTwo",
     "Regress",
     "Solve",
     "Steps",
+    "choose_group_sizes",
     "count",
     "quantize",
     "start_",

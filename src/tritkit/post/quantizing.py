@@ -60,7 +60,7 @@ BETTER = Steps((Solve(), Compensate(), Descend()), Regress())
 
 def quantize(
     net: nn.Module,
-    method: Method,
+    method: Method | Mapping[str, Method],
     loader: Iterable[Any],
     *,
     exclude: Select | None = None,
@@ -70,7 +70,7 @@ def quantize(
 ) -> GraphModule:
     """A ternary copy of the float network `net`, ready for `export`; `net` itself stays as it is.
 
-    method: FGQ; its groups and scales are used.
+    method: FGQ; its groups and scales are used. A mapping gives each ternary layer, by name, its own.
     loader: batches of normalised images without labels (or tuples that begin with them), of which the first `images`
         are used.
     exclude: layers that become int8 instead, as in `ternarize_`; None: the first and the last.
@@ -82,10 +82,11 @@ def quantize(
     Raises UserError for bad images and what `find_layers` says; UnsupportedError for a network that cannot be traced
     or has a layer to make ternary that runs twice, shares its weight, or is a convolution in groups.
     """
-    if not isinstance(method, FGQ):
-        raise UserError(f"post-training quantization takes FGQ (any group size), got {method!r}")
+    for given in method.values() if isinstance(method, Mapping) else [method]:
+        if not isinstance(given, FGQ):
+            raise UserError(f"post-training quantization takes FGQ (any group size), got {given!r}")
     batch = collect(loader, images)
-    return _Quantizing(net, {}, method, batch, exclude, steps, progress).run()
+    return _Quantizing(net, method, batch, exclude, steps, progress).run()
 
 
 class _Quantizing:
@@ -94,8 +95,7 @@ class _Quantizing:
     def __init__(
         self,
         net: nn.Module,
-        methods: Mapping[str, FGQ],
-        method: FGQ,
+        method: Method | Mapping[str, Method],
         images: Tensor,
         exclude: Select | None,
         steps: Steps | Faithful,
@@ -106,7 +106,7 @@ class _Quantizing:
         floating = quantize_activations(original, steps.observer)
         self.net = copy.deepcopy(floating)
         self.layers, self.others = find_layers(self.net, exclude)
-        self.methods = {layer.name: methods.get(layer.name, method) for layer in self.layers}
+        self.methods = _methods(method, [layer.name for layer in self.layers])
         self.steps, self.progress = steps, progress
         self._by_node = {layer.node: layer for layer in self.layers}
         self._norms = {layer.norm[0]: layer.norm[1] for layer in self.layers if layer.norm is not None}
@@ -164,6 +164,15 @@ class _Quantizing:
             return target
         rest: Tensor = self._runner.value(others[0])
         return total - rest
+
+
+def _methods(method: Method | Mapping[str, Method], names: list[str]) -> dict[str, FGQ]:
+    """The method of each of the layers `names`."""
+    each = method if isinstance(method, Mapping) else dict.fromkeys(names, method)
+    if set(each) != set(names):
+        missing, unknown = sorted(set(names) - set(each)), sorted(set(each) - set(names))
+        raise UserError(f"methods by layer: {missing} have none, and {unknown} are no ternary layers of this network")
+    return {name: chosen for name, chosen in each.items() if isinstance(chosen, FGQ)}
 
 
 def _fold(layer: Layer, method: FGQ, moments: Moments) -> Fold:
