@@ -9,34 +9,195 @@
 namespace tritkit {
 namespace {
 
-constexpr int64_t kWindow = 64, kStrip = 16;
-constexpr size_t kRoundBytes = 128;
-// A round costs a shuffle and a product where the dense kernel has a product: measured, 1.5 times as much. Products per window of
-// 16 outputs, of which dense kernels take 16, above which nothing is gained.
-constexpr double kMostRounds = 10.5;
+// A round costs a shuffle and a product where the dense kernel has a product: measured, 1.6 times as much. Rounds for 64 inputs of
+// 16 outputs, for which dense kernels have 16 products, above which nothing is gained.
+constexpr double kGainingRounds = 10;
+// Of a step: with two, loading the step's bytes takes longer than they do.
+constexpr int64_t kFewestRounds = 3, kMostRounds = 4;
+constexpr int64_t kSortedInputs = 192;  // of an output, from which on it pays to sort
 
 int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The nonzero weights of one output in a window, four to a round.
-struct Picks {
-  uint8_t index[kWindow];
-  int8_t value[kWindow];
-  int64_t count = 0;
+uint64_t first_bytes(int64_t count) { return count >= 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1; }
+
+// The bytes that an output sums: runs that are whole in memory, one after the other.
+struct Line {
+  int64_t runs, columns, run_bytes, tap_bytes, channels, kernel_w;
+  int64_t row_step, column_step;
+
+  explicit Line(const ConvArgs& a) {
+    const ConvShape& s = a.shape;
+    channels = s.in_channels / s.groups, tap_bytes = 4 * up(channels, 4), kernel_w = s.kernel_w;
+    const bool joined = conv_runs(s).columns == 1 && a.x_pixel == tap_bytes;  // the taps of a row follow one another
+    columns = joined ? 1 : s.kernel_w, run_bytes = joined ? s.kernel_w * tap_bytes : tap_bytes, runs = s.kernel_h * columns;
+    row_step = s.dilation_h * a.x_row, column_step = s.dilation_w * a.x_pixel;
+  }
+  int64_t bytes() const { return runs * run_bytes; }
+  int64_t offset(int64_t run) const { return run / columns * row_step + run % columns * column_step; }
+  // Which of an output's weights the byte meets; -1: none.
+  int64_t weight(int64_t byte) const {
+    const int64_t run = byte / run_bytes, tap = run / columns * kernel_w + run % columns + byte % run_bytes / tap_bytes;
+    const int64_t channel = byte % tap_bytes;
+    return channel < channels ? tap * channels + channel : -1;
+  }
 };
 
-Picks pick(const ConvWeights& weights, const std::vector<int64_t>& inputs, int64_t output, int64_t output_weights) {
-  Picks picks;
-  const int8_t* codes = weights.codes + output * output_weights;
-  for (size_t b = 0; b < inputs.size(); ++b) {
-    const int8_t code = inputs[b] < 0 ? int8_t{0} : codes[inputs[b]];
-    if (code == 0) continue;
-    picks.index[picks.count] = static_cast<uint8_t>(b);
-    picks.value[picks.count++] = !weights.plus ? code : code > 0 ? weights.plus[output] : weights.minus[output];
+// A step's part of the line, [begin, begin + size) of it; these are the first bytes of the step's 64.
+struct Window {
+  int64_t begin, size;
+  GatherStep step;
+};
+
+// From `first` on: 64 bytes where the line has them in at most two pieces.
+Window window_at(const Line& line, int64_t first) {
+  const int64_t run = first / line.run_bytes, at = first % line.run_bytes, left = line.run_bytes - at;
+  if (left >= kGatherWindow) return {first, kGatherWindow, {line.offset(run) + at, 0, ~uint64_t{0}, 0}};
+  if (run + 1 == line.runs) {
+    const int64_t size = std::min(line.run_bytes, kGatherWindow), back = line.run_bytes - size;
+    return {run * line.run_bytes + back, size, {line.offset(run) + back, 0, first_bytes(size), 0}};
   }
-  return picks;
+  const int64_t more = std::min(kGatherWindow - left, line.run_bytes);
+  return {first, left + more, {line.offset(run) + at, line.offset(run + 1) - left, first_bytes(left), first_bytes(left + more) & ~first_bytes(left)}};
 }
 
 }  // namespace
+
+class GatherPacker {
+ public:
+  GatherPacker(const ConvArgs& args, const ConvWeights& weights) : shape_(args.shape), line_(args), weights_(weights) {
+    for (int64_t byte = 0; byte < line_.bytes(); ++byte) {
+      const int64_t weight = line_.weight(byte);
+      if (weight >= 0) places_.push_back({static_cast<int32_t>(byte), static_cast<int32_t>(weight)});
+    }
+    for (Output& output : outputs_) output.picks.resize(places_.size() + 1);
+  }
+
+  void pack(GatherConv* conv) {
+    for (int64_t p = 0; p < conv_panels(shape_); ++p) {
+      const ConvPanel panel = conv_panel(shape_, p);
+      conv->panels_.push_back({panel.group, panel.first_output, panel.outputs, static_cast<int64_t>(conv->strips_.size()), sorts(panel), {}, {}});
+      sort(&conv->panels_.back());
+      for (int64_t first = 0; first < panel.outputs; first += kGatherStrip) {
+        count_ = std::min(kGatherStrip, panel.outputs - first);
+        for (int64_t o = 0; o < count_; ++o) find(panel.first_output + conv->panels_.back().order[first + o], &outputs_[o]);
+        add_strip(conv);
+      }
+    }
+    conv->data_ = AlignedBuffer(bytes_.size());
+    if (!bytes_.empty()) std::memcpy(conv->data_.data(), bytes_.data(), bytes_.size());
+  }
+
+ private:
+  // A weight that is not zero, and the byte of the line that it meets.
+  struct Pick {
+    int32_t byte;
+    int8_t value;
+  };
+  struct Output {
+    std::vector<Pick> picks;
+    int64_t count = 0, next = 0;
+  };
+  struct Place {
+    int32_t byte, weight;
+  };
+
+  // Bringing a pixel's outputs back in order takes as long as a few rounds.
+  bool sorts(const ConvPanel& panel) const { return panel.outputs > kGatherStrip && static_cast<int64_t>(places_.size()) >= kSortedInputs; }
+
+  const int8_t* codes_of(int64_t output) const { return weights_.codes + output * static_cast<int64_t>(places_.size()); }
+
+  // The panel's outputs by the number of weights that are not zero.
+  void sort(GatherPanel* panel) const {
+    int64_t zeros[64];
+    for (int64_t o = 0; o < panel->outputs; ++o) {
+      const int8_t* const codes = codes_of(panel->output + o);
+      zeros[o] = std::count(codes, codes + places_.size(), int8_t{0});
+      panel->order[o] = static_cast<uint8_t>(o);
+    }
+    if (panel->sorted) std::stable_sort(panel->order, panel->order + panel->outputs, [&](uint8_t a, uint8_t b) { return zeros[a] < zeros[b]; });
+    for (int64_t at = 0; at < panel->outputs; ++at) panel->place[panel->order[at]] = static_cast<uint8_t>(at);
+  }
+
+  void find(int64_t output, Output* found) const {
+    const int8_t* const codes = codes_of(output);
+    const int8_t plus = weights_.plus ? weights_.plus[output] : int8_t{1}, minus = weights_.plus ? weights_.minus[output] : int8_t{-1};
+    Pick* to = found->picks.data();
+    for (const Place& place : places_) {  // without a branch on the weight, which nobody can predict
+      const int8_t code = codes[place.weight];
+      *to = {place.byte, code > 0 ? plus : minus};
+      to += code != 0;
+    }
+    found->count = to - found->picks.data();
+  }
+
+  // The next step of the strip takes this part of the line; false after the last.
+  bool next_window(Window* window) const {
+    int64_t earliest = line_.bytes();
+    for (int64_t o = 0; o < count_; ++o) {
+      const Output& output = outputs_[o];
+      if (output.next < output.count) earliest = std::min<int64_t>(earliest, output.picks[static_cast<size_t>(output.next)].byte);
+    }
+    if (earliest == line_.bytes()) return false;
+    *window = window_at(line_, earliest);
+    return true;
+  }
+
+  // The output's weights of a step: at most four a round.
+  static int64_t taken(const Output& output, const Window& window, int64_t rounds) {
+    const int64_t most = std::min(output.count, output.next + 4 * rounds), end = window.begin + window.size;
+    int64_t next = output.next;
+    while (next < most && output.picks[static_cast<size_t>(next)].byte < end) ++next;
+    return next - output.next;
+  }
+
+  int64_t count_steps(int64_t rounds) {
+    for (Output& output : outputs_) output.next = 0;
+    Window window;
+    int64_t steps = 0;
+    for (; next_window(&window); ++steps) {
+      for (int64_t o = 0; o < count_; ++o) outputs_[o].next += taken(outputs_[o], window, rounds);
+    }
+    return steps;
+  }
+
+  void add_strip(GatherConv* conv) {
+    int64_t rounds = kFewestRounds;
+    for (int64_t more = rounds + 1; more <= kMostRounds; ++more) {
+      if (count_steps(more) * more < count_steps(rounds) * rounds) rounds = more;
+    }
+    conv->strips_.push_back({count_, rounds, static_cast<int64_t>(conv->steps_.size()), 0, bytes_.size()});
+    for (Output& output : outputs_) output.next = 0;
+    for (Window window; next_window(&window);) {
+      conv->steps_.push_back(window.step);
+      add_rounds(window, rounds);
+    }
+    conv->strips_.back().steps = static_cast<int64_t>(conv->steps_.size()) - conv->strips_.back().step;
+  }
+
+  void add_rounds(const Window& window, int64_t rounds) {
+    const size_t at = bytes_.size();
+    bytes_.resize(at + static_cast<size_t>(rounds * kGatherRoundBytes));
+    for (int64_t o = 0; o < count_; ++o) {
+      Output& output = outputs_[o];
+      const int64_t taken = this->taken(output, window, rounds);
+      uint8_t* const lane = &bytes_[at + static_cast<size_t>(4 * o)];
+      for (int64_t i = 0; i < taken; ++i) {
+        const Pick& pick = output.picks[static_cast<size_t>(output.next++)];
+        uint8_t* const to = lane + i / 4 * kGatherRoundBytes + i % 4;
+        to[0] = static_cast<uint8_t>(pick.byte - window.begin);
+        to[kGatherWindow] = static_cast<uint8_t>(pick.value);
+      }
+    }
+  }
+
+  const ConvShape& shape_;
+  const Line line_;
+  const ConvWeights& weights_;
+  std::vector<Place> places_;  // of all weights of an output, along the line
+  Output outputs_[kGatherStrip];
+  int64_t count_ = 0;  // of outputs
+  std::vector<uint8_t> bytes_;
+};
 
 bool GatherConv::available(const char* isa_limit) {
 #if defined(__x86_64__)
@@ -47,77 +208,32 @@ bool GatherConv::available(const char* isa_limit) {
 #endif
 }
 
+double GatherConv::rounds() const {
+  double rounds = 0;
+  for (const GatherStrip& strip : strips_) rounds += static_cast<double>(strip.rounds * strip.steps);
+  return rounds * static_cast<double>(kGatherWindow) / static_cast<double>(std::max<int64_t>(1, inputs_ * static_cast<int64_t>(strips_.size())));
+}
+
+double GatherConv::cycles(int64_t pixels) const {
+  constexpr double kRound = 0.83, kOutputs = 3;  // measured: a round of a pixel; a pixel's 16 outputs from sums to bytes
+  const double strip = rounds() * static_cast<double>(inputs_) / static_cast<double>(kGatherWindow) * kRound + kOutputs;
+  return strip * static_cast<double>(strips_.size()) * static_cast<double>(pixels);
+}
+
 std::unique_ptr<GatherConv> GatherConv::make(const ConvArgs& args, const ConvWeights& weights, const char* isa_limit, bool always) {
   const ConvShape& s = args.shape;
   if (!available(isa_limit) || (s.groups > 1 && s.in_channels / s.groups % 4 != 0)) return nullptr;
   std::unique_ptr<GatherConv> conv(new GatherConv);
-  const ConvRuns packed = conv_runs(s);
-  const int64_t channels = s.in_channels / s.groups, tap_bytes = 4 * up(channels, 4);
-  const bool joined = packed.columns == 1 && args.x_pixel == tap_bytes;  // the taps of a row follow one another
-  const int64_t columns = joined ? 1 : s.kernel_w, bytes = joined ? s.kernel_w * tap_bytes : tap_bytes;
-  for (int64_t run = 0; run < s.kernel_h * columns; ++run) {
-    const int64_t row = run / columns, column = run % columns;
-    const int64_t offset = row * s.dilation_h * args.x_row + column * s.dilation_w * args.x_pixel;
-    for (int64_t first = 0; first < bytes; first += kWindow) {
-      const int64_t size = std::min(kWindow, bytes - first);
-      conv->windows_.push_back({offset + first, size == kWindow ? ~0ull : (1ull << size) - 1});
-      std::vector<int64_t> inputs(static_cast<size_t>(size));
-      for (int64_t b = 0; b < size; ++b) {
-        const int64_t tap = row * s.kernel_w + column + (first + b) / tap_bytes, channel = (first + b) % tap_bytes;
-        inputs[static_cast<size_t>(b)] = channel < channels ? tap * channels + channel : -1;
-      }
-      conv->inputs_.push_back(std::move(inputs));
-    }
-  }
-  const bool fits = conv->pack(s, weights, always ? kStrip : kMostRounds);
-  conv->inputs_.clear();
-  return fits ? std::move(conv) : nullptr;
-}
-
-// False if there are more than `most` rounds a window on average.
-bool GatherConv::pack(const ConvShape& s, const ConvWeights& weights, double most) {
-  const int64_t output_weights = s.in_channels / s.groups * s.kernel_h * s.kernel_w;
-  size_t rounds = 0, strips = 0;
-  for (int64_t p = 0; p < conv_panels(s); ++p) {
-    const ConvPanel panel = conv_panel(s, p);
-    panels_.push_back({panel.group, panel.first_output, panel.outputs, rounds * kRoundBytes, {}});
-    for (int64_t first = 0; first < panel.outputs; first += kStrip, ++strips) {
-      for (const std::vector<int64_t>& inputs : inputs_) {
-        int64_t fullest = 0;
-        for (int64_t o = first; o < std::min(first + kStrip, panel.outputs); ++o) {
-          fullest = std::max(fullest, pick(weights, inputs, panel.first_output + o, output_weights).count);
-        }
-        panels_.back().rounds.push_back(static_cast<uint8_t>(up(fullest, 4)));
-        rounds += static_cast<size_t>(up(fullest, 4));
-      }
-    }
-  }
-  if (static_cast<double>(rounds) > most * static_cast<double>(strips * windows_.size())) return false;
-  data_ = AlignedBuffer(rounds * kRoundBytes);
-  for (const GatherPanel& panel : panels_) {
-    uint8_t* at = data_.data() + panel.data;
-    const uint8_t* round = panel.rounds.data();
-    for (int64_t first = 0; first < panel.outputs; first += kStrip) {
-      for (const std::vector<int64_t>& inputs : inputs_) {
-        for (int64_t o = first; o < std::min(first + kStrip, panel.outputs); ++o) {
-          const Picks picks = pick(weights, inputs, panel.output + o, output_weights);
-          for (int64_t i = 0; i < picks.count; ++i) {
-            uint8_t* const lane = at + i / 4 * static_cast<int64_t>(kRoundBytes) + 4 * (o - first) + i % 4;
-            lane[0] = picks.index[i];
-            lane[kWindow] = static_cast<uint8_t>(picks.value[i]);
-          }
-        }
-        at += *round++ * kRoundBytes;
-      }
-    }
-  }
-  return true;
+  conv->inputs_ = s.in_channels / s.groups * s.kernel_h * s.kernel_w;
+  GatherPacker(args, weights).pack(conv.get());
+  return always || conv->rounds() < kGainingRounds ? std::move(conv) : nullptr;
 }
 
 void GatherConv::run(const ConvArgs& args, const ConvRange& range) const {
 #if defined(__x86_64__)
   for (int64_t p = range.panel_begin; p < range.panel_end; ++p) {
-    run_gather_avx512vnni({args, windows_, panels_[static_cast<size_t>(p)], data_.data(), range.pixel_begin, range.pixel_end});
+    const GatherPanel& panel = panels_[static_cast<size_t>(p)];
+    run_gather_avx512vnni({args, panel, strips_.data() + panel.strip, steps_.data(), data_.data(), range.pixel_begin, range.pixel_end});
   }
 #else
   (void)args, (void)range;

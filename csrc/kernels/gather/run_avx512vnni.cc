@@ -1,4 +1,4 @@
-// Runs gathering convolutions: 12 pixels x 16 outputs, a byte shuffle (VBMI) before each dot product.
+// Runs gathering convolutions: 14 pixels x 16 outputs, a byte shuffle (VBMI) before each dot product.
 #if defined(__AVX512VNNI__)
 #if defined(__GNUC__) && !defined(__clang__)
 // The header of GCC 12 starts its undefined vectors from themselves (GCC bug 105593).
@@ -17,7 +17,8 @@ namespace {
 #include "kernels/conv/vector_zmm.h"
 
 using I = Vector::I;
-constexpr int kLanes = Vector::kLanes, kSums = Vector::kSums, kPixels = 12, kPanel = kLanes * kSums;
+constexpr int kLanes = Vector::kLanes, kSums = Vector::kSums, kPixels = 14, kPanel = kLanes * kSums;
+constexpr int kAhead = 2048;  // bytes of rounds that are asked for ahead: they come from the third cache in deep layers
 
 // What epilogue.h and cursor.h need of a panel and its pixels.
 struct Strip {
@@ -39,32 +40,108 @@ inline I shuffle(I bytes, I index) {
   return result;
 }
 
-// 16 outputs of PX pixels; sums: [pixel][outputs of the panel], `row` of them.
+// A step's bytes of one pixel.
+inline I bytes_of(const GatherStep& step, const uint8_t* pixel) {
+  const I bytes = _mm512_maskz_loadu_epi8(step.mask, pixel + step.offset);
+  return step.other_mask ? _mm512_mask_loadu_epi8(bytes, step.other_mask, pixel + step.other) : bytes;
+}
+
+// A strip of PX pixels; sums: [pixel][outputs of the panel], `row` of them.
 template <int PX>
-const uint8_t* accumulate(const GatherWork& work, const uint8_t* const* pixels, const uint8_t* rounds, const uint8_t* data, I bias, int32_t* sums,
-                          int64_t row) {
+void accumulate(const GatherWork& work, const GatherStrip& strip, const uint8_t* const* pixels, I bias, int32_t* sums, int64_t row) {
   I acc[PX], x[PX];
   TRITKIT_UNROLL
   for (int p = 0; p < PX; ++p) acc[p] = bias;
-  for (const GatherWindow& window : work.windows) {
-    TRITKIT_UNROLL
-    for (int p = 0; p < PX; ++p) x[p] = _mm512_maskz_loadu_epi8(window.mask, pixels[p] + window.offset);
-    const uint8_t* const end = data + 128 * *rounds++;
-    for (; data != end; data += 128) {
+  const uint8_t* data = work.data + strip.data;
+  const GatherStep* const end = work.steps + strip.step + strip.steps;
+  for (const GatherStep* step = work.steps + strip.step; step != end; ++step) {
+    if (step->mask == ~0ull) {
+      const int64_t offset = step->offset;
+      TRITKIT_UNROLL
+      for (int p = 0; p < PX; ++p) x[p] = _mm512_loadu_si512(pixels[p] + offset);
+    } else {
+      TRITKIT_UNROLL
+      for (int p = 0; p < PX; ++p) x[p] = bytes_of(*step, pixels[p]);
+    }
+    const uint8_t* const last = data + kGatherRoundBytes * strip.rounds;
+    for (; data != last; data += kGatherRoundBytes) {
       const I index = Vector::load(data), weights = Vector::load(data + 64);
+      if (PX > 4) {  // fewer would only wait for the prefetches
+        _mm_prefetch(reinterpret_cast<const char*>(data + kAhead), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(data + kAhead + 64), _MM_HINT_T1);
+      }
       TRITKIT_UNROLL
       for (int p = 0; p < PX; ++p) acc[p] = Vector::dot(acc[p], shuffle(x[p], index), weights);
     }
   }
   TRITKIT_UNROLL
   for (int p = 0; p < PX; ++p) Vector::store(sums + p * row, acc[p]);
-  return data;
 }
 
-using Accumulate = const uint8_t* (*)(const GatherWork&, const uint8_t* const*, const uint8_t*, const uint8_t*, I, int32_t*, int64_t);
+using Accumulate = void (*)(const GatherWork&, const GatherStrip&, const uint8_t* const*, I, int32_t*, int64_t);
 
 constexpr Accumulate kAccumulate[kPixels] = {accumulate<1>, accumulate<2>, accumulate<3>, accumulate<4>,  accumulate<5>,  accumulate<6>,
-                                             accumulate<7>, accumulate<8>, accumulate<9>, accumulate<10>, accumulate<11>, accumulate<12>};
+                                             accumulate<7>, accumulate<8>, accumulate<9>, accumulate<10>, accumulate<11>, accumulate<12>, accumulate<13>, accumulate<14>};
+
+inline __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~0ull : (1ull << count) - 1; }
+
+// A panel's way from sums, in the order of its strips, to outputs.
+class Writer {
+ public:
+  Writer(const ConvArgs& args, const GatherPanel& panel) : args_(args), panel_(panel), tile_args_(args), some_(first_bytes(panel.outputs)) {
+    const bool direct = !panel.sorted;
+    tile_args_.y = y_, tile_args_.r = r_;
+    strip_.args = direct ? &args_ : &tile_args_;
+    strip_.output = direct ? panel.output : 0;
+    strip_.outputs = panel.outputs;
+    strip_.vectors = panel.outputs > 2 * kLanes ? 4 : panel.outputs > kLanes ? 2 : 1;
+    for (int64_t at = 0; at < kPanel; ++at) {
+      const bool real = at < panel.outputs;
+      strip_.multiplier[at] = real ? args.multiplier[panel.output + panel.order[at]] : 0.0f;
+      bias_[at] = real ? args.bias[panel.output + panel.order[at]] : 0;
+    }
+    finish_ = pick_finish(strip_);
+  }
+
+  int64_t row() const { return strip_.vectors * kLanes; }  // outputs from one pixel's sums to the next
+  I bias(int64_t first) const { return Vector::load(bias_ + first); }
+
+  void write(const Pixels& pixels, int64_t count, const int32_t* sums) {
+    if (!panel_.sorted) return finish_(strip_, pixels, count, sums);
+    if (args_.output == ConvOutput::to_float) return write_floats(pixels, count, sums);
+    const I order = _mm512_loadu_si512(panel_.order), place = _mm512_loadu_si512(panel_.place);
+    Pixels tile;
+    for (int64_t p = 0; p < count; ++p) tile.y[p] = tile.r[p] = kPanel * p;
+    for (int64_t p = 0; p < count && args_.output == ConvOutput::requantize_add; ++p) {
+      Vector::store(r_ + kPanel * p, shuffle(_mm512_maskz_loadu_epi8(some_, args_.r + pixels.r[p] + panel_.output), order));
+    }
+    finish_(strip_, tile, count, sums);
+    uint8_t* const y = static_cast<uint8_t*>(args_.y) + panel_.output;
+    for (int64_t p = 0; p < count; ++p) _mm512_mask_storeu_epi8(y + pixels.y[p], some_, shuffle(Vector::load(y_ + kPanel * p), place));
+  }
+
+ private:
+  static __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~0ull : (1ull << count) - 1; }
+
+  void write_floats(const Pixels& pixels, int64_t count, const int32_t* sums) const {
+    for (int64_t p = 0; p < count; ++p, sums += row()) {
+      uint8_t* const y = static_cast<uint8_t*>(args_.y) + pixels.y[p] + 4 * panel_.output;
+      for (int64_t at = 0; at < panel_.outputs; ++at) {
+        const float value = static_cast<float>(sums[at]) * strip_.multiplier[at];
+        __builtin_memcpy(y + 4 * panel_.order[at], &value, 4);
+      }
+    }
+  }
+
+  const ConvArgs& args_;
+  const GatherPanel& panel_;
+  ConvArgs tile_args_;  // finishes a tile here, in the order of the strips
+  const __mmask64 some_;
+  Strip strip_;
+  Finish finish_;
+  alignas(64) int32_t bias_[kPanel];
+  alignas(64) uint8_t y_[kPixels * kPanel], r_[kPixels * kPanel];
+};
 
 }  // namespace
 }  // namespace gather_isa_avx512vnni
@@ -72,32 +149,17 @@ constexpr Accumulate kAccumulate[kPixels] = {accumulate<1>, accumulate<2>, accum
 void run_gather_avx512vnni(const GatherWork& work) {
   using namespace gather_isa_avx512vnni;
   const ConvArgs& a = work.args;
-  const GatherPanel& panel = work.panel;
-  Strip strip;
-  strip.args = &a;
-  strip.output = panel.output;
-  strip.outputs = panel.outputs;
-  strip.vectors = panel.outputs > 2 * kLanes ? 4 : panel.outputs > kLanes ? 2 : 1;
-  alignas(64) int32_t bias[kPanel], sums[kPixels * kPanel];
-  for (int64_t o = 0; o < kPanel; ++o) {
-    const bool real = o < panel.outputs;
-    strip.multiplier[o] = real ? a.multiplier[panel.output + o] : 0.0f;
-    bias[o] = real ? a.bias[panel.output + o] : 0;
-  }
-  const Finish finish = pick_finish(strip);
-  const int64_t windows = static_cast<int64_t>(work.windows.size()), row = strip.vectors * kLanes;
-  const int64_t group_offset = panel.group * (a.shape.in_channels / a.shape.groups);
-  Cursor cursor(a, group_offset, work.pixel_begin);
+  Writer writer(a, work.panel);
+  Cursor cursor(a, work.panel.group * (a.shape.in_channels / a.shape.groups), work.pixel_begin);
+  alignas(64) int32_t sums[kPixels * kPanel];
   Pixels pixels;
   for (int64_t p = work.pixel_begin, tiles = (work.pixel_end - p + kPixels - 1) / kPixels; tiles > 0; --tiles) {
     const int64_t count = (work.pixel_end - p + tiles - 1) / tiles;  // tiles of even width
     cursor.next(pixels, count);
-    const uint8_t* data = work.data + panel.data;
-    const uint8_t* rounds = panel.rounds.data();
-    for (int64_t o = 0; o < panel.outputs; o += kLanes, rounds += windows) {
-      data = kAccumulate[count - 1](work, pixels.x, rounds, data, Vector::load(bias + o), sums + o, row);
+    for (int64_t o = 0; o < work.panel.outputs; o += kLanes) {
+      kAccumulate[count - 1](work, work.strips[o / kLanes], pixels.x, writer.bias(o), sums + o, writer.row());
     }
-    finish(strip, pixels, count, sums);
+    writer.write(pixels, count, sums);
     p += count;
   }
 }
