@@ -1,5 +1,7 @@
 #include "base/cpu.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 
@@ -82,6 +84,43 @@ bool cpu_has_isa(const char* name) {
   const bool has[kIsaCount] = {true, f.avx2, f.avxvnni, f.avx512vnni};
   const int rank = isa_rank(name);
   return rank >= 0 && has[rank];
+}
+
+std::string cpu_model() {
+#ifdef TRITKIT_X86
+  char name[49] = {};
+  for (unsigned i = 0; i < 3; ++i) {
+    const Registers r = cpuid(0x80000002u + i, 0);
+    const unsigned words[4] = {r.eax, r.ebx, r.ecx, r.edx};
+    std::memcpy(name + 16 * i, words, 16);
+  }
+  std::string model = name;
+  model.erase(std::remove_if(model.begin(), model.end(), [](char c) { return c < ' ' || c > '~'; }), model.end());
+  return model + " " + std::to_string(cpuid(1, 0).eax);
+#else
+  return "unknown";
+#endif
+}
+
+double cycles_per_nanosecond() {
+  static const double rate = [] {
+    constexpr int kSteps = 2000, kRounds = 10;
+    double best = 0;
+    for (int round = 0; round < kRounds; ++round) {
+      const auto begin = std::chrono::steady_clock::now();
+      unsigned long sum = 0;
+      for (int i = 0; i < kSteps; ++i) {
+        for (int j = 0; j < 8; ++j) {
+          ++sum;
+          __asm__ volatile("" : "+r"(sum));
+        }
+      }
+      const double taken = std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count();
+      if (taken > 0) best = std::max(best, 8.0 * kSteps / taken);
+    }
+    return best > 0 ? best : 1.0;
+  }();
+  return rate;
 }
 
 }  // namespace tritkit

@@ -1,6 +1,7 @@
 // What the CPU and the operating system let kernels use, and the order of the instruction sets.
 #pragma once
 #include <cstddef>
+#include <string>
 
 namespace tritkit {
 
@@ -21,5 +22,11 @@ int isa_rank(const char* name);
 
 // Whether this CPU runs kernels of the instruction set; false for an unknown name.
 bool cpu_has_isa(const char* name);
+
+// The CPU's name and version, one line: what a measurement was made on.
+std::string cpu_model();
+
+// As this thread runs now: measured once, by additions that wait for one another.
+double cycles_per_nanosecond();
 
 }  // namespace tritkit

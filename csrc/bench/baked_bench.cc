@@ -1,6 +1,6 @@
 // Speed of the zero-skipping convolution beside the dense kernel on one thread, in useful multiply-adds a cycle (zeros counted).
 //   g++ -O3 -std=c++17 -Icsrc csrc/bench/baked_bench.cc $(find BUILD/CMakeFiles/tritkit_objects.dir -name '*.o') -lpthread -o baked_bench
-//   taskset -c 1 ./baked_bench [part of a layer's name]
+//   taskset -c 1 ./baked_bench [part of a layer's name]        TRITKIT_ISA=avx2: with no newer instructions
 #include <time.h>
 
 #include <algorithm>
@@ -91,9 +91,10 @@ void measure(const Layer& l, double density, bool symmetric) {
   const std::vector<float> multiplier(bias.size(), 0.01f);
   a.bias = bias.data(), a.multiplier = multiplier.data();
   const ConvWeights weights{codes.data(), plus.data(), minus.data()};
+  const char* const isa = std::getenv("TRITKIT_ISA");
   const ConvKernel* kernels[32];
   const ConvKernel* const* dense_at = kernels;
-  conv_kernels(nullptr, kernels, 32);
+  conv_kernels(isa, kernels, 32);
   while (!(*dense_at)->fits(s, true)) ++dense_at;  // the reference fits everything
   const ConvKernel* const dense = *dense_at;
   void* const packed = aligned(packs, dense->packed_bytes(s, true));
@@ -102,14 +103,15 @@ void measure(const Layer& l, double density, bool symmetric) {
   const double rate = clock_rate(), macs = static_cast<double>(pixels) * static_cast<double>(codes.size());
   const double slow = seconds([&] { dense->run(a, {0, pixels, 0, dense->panels(s)}); });
   const double begin = now();
-  const auto baked = BakedConv::make(s, {pad, pad, pad, pad}, weights, nullptr, size_t{64} << 20, true);
+  const auto baked = BakedConv::make(s, {pad, pad, pad, pad}, weights, isa, size_t{64} << 20, true);
   const double made = now() - begin;
   uint8_t* const scratch = aligned(works, baked->scratch_bytes());
   const double fast = seconds([&] { baked->run(a, l.images, 0, 1, scratch); });
-  const auto gather = GatherConv::make(a, weights, nullptr, true);
-  const double picked = seconds([&] { gather->run(a, {0, pixels, 0, dense->panels(s)}); });
-  std::printf("%-22s %.2f %s dense %6.1f  gather %6.1f %5.2f times (%.0f KB)  baked %6.1f (guess %6.1f)  %5.2f times, code %7.1f KB in %.2f ms\n", l.name, density, symmetric ? "=" : "/", macs / slow / rate,
-              macs / picked / rate, slow / picked, static_cast<double>(gather->packed_bytes()) / 1e3, macs / fast / rate, macs / baked->cycles(l.images), slow / fast, static_cast<double>(baked->code_bytes()) / 1e3, made * 1e3);
+  const auto gather = GatherConv::make(a, weights, isa, true);
+  const double picked = gather ? seconds([&] { gather->run(a, {0, pixels, 0, dense->panels(s)}); }) : 0;
+  std::printf("%-22s %.2f %s dense %6.1f  ", l.name, density, symmetric ? "=" : "/", macs / slow / rate);
+  if (gather) std::printf("gather %6.1f (guess %6.1f, %.2f rounds, %.0f KB)  ", macs / picked / rate, macs / gather->cycles(pixels), gather->rounds(), static_cast<double>(gather->packed_bytes()) / 1e3);
+  std::printf("baked %6.1f (guess %6.1f, %.0f KB in %.2f ms)\n", macs / fast / rate, macs / baked->cycles(l.images), static_cast<double>(baked->code_bytes()) / 1e3, made * 1e3);
 }
 
 }  // namespace

@@ -62,6 +62,8 @@ typedef struct tk_options {
                          do not skip zeros; "gather", "baked": those that do, without and with machine code made for the weights,
                          for every ternary convolution that they can run; "reference": the scalar kernels that define the result */
   int64_t code_limit; /* bytes of machine code that a session may make; 0: 64 MiB, -1: none */
+  const char* tuned;  /* a file that keeps what "auto" found for this network, CPU, version and number of threads, so that the next
+                         session opens without trying; made where it is missing, made anew where it is of another; NULL: none */
 } tk_options;
 
 /* A dense row-major array of the caller. */
@@ -106,6 +108,9 @@ TK_API tk_status tk_session_open_memory(const void* bytes, size_t size, const tk
                                         tk_error* error);
 TK_API void tk_session_close(tk_session* session); /* NULL is allowed */
 
+/* What became of tk_options.tuned, as a sentence; "" where it was not given. */
+TK_API const char* tk_session_tuned(const tk_session* session);
+
 TK_API int32_t tk_session_threads(const tk_session* session);
 TK_API size_t tk_session_input_count(const tk_session* session);
 TK_API size_t tk_session_output_count(const tk_session* session);
@@ -119,6 +124,10 @@ TK_API tk_status tk_session_metadata(const tk_session* session, size_t index, co
 
 TK_API size_t tk_session_step_count(const tk_session* session);
 TK_API tk_status tk_session_step(const tk_session* session, size_t index, tk_step_info* info, tk_error* error);
+
+/* Nanoseconds that the cost model gives an image on one thread, for the kernel that runs the step; 0 for a step that is no ternary layer,
+ * or that does not exist. */
+TK_API int64_t tk_session_step_predicted(const tk_session* session, size_t index);
 
 /* Bytes of working memory that a batch needs; -1 if the number does not fit or batch < 1. */
 TK_API int64_t tk_session_arena_bytes(const tk_session* session, int64_t batch);

@@ -113,7 +113,9 @@ std::vector<KernelName> kernel_names() {
   const size_t count = conv_kernels(nullptr, kernels, 64);
   std::vector<KernelName> names;
   if (GatherConv::available(nullptr)) names.push_back({GatherConv::name(), GatherConv::isa()});
-  if (BakedConv::available(nullptr)) names.push_back({BakedConv::name(), BakedConv::isa()});
+  const BakedKernel* baked[2];
+  const size_t baked_count = baked_kernels(nullptr, baked);
+  for (size_t i = 0; i < baked_count; ++i) names.push_back({baked[i]->name, baked[i]->isa});
   for (size_t i = 0; i < count; ++i) names.push_back({kernels[i]->name, kernels[i]->isa});
   return names;
 }
@@ -147,10 +149,14 @@ tk_status tk_session_open_memory(const void* bytes, size_t size, const tk_option
 
 void tk_session_close(tk_session* session) { delete session; }
 
+const char* tk_session_tuned(const tk_session* session) { return session ? session->impl.tuned().c_str() : ""; }
 int32_t tk_session_threads(const tk_session* session) { return session ? session->impl.threads() : 0; }
 size_t tk_session_input_count(const tk_session* session) { return session ? session->impl.inputs().size() : 0; }
 size_t tk_session_output_count(const tk_session* session) { return session ? session->impl.outputs().size() : 0; }
 size_t tk_session_metadata_count(const tk_session* session) { return session ? session->impl.metadata().size() : 0; }
+int64_t tk_session_step_predicted(const tk_session* session, size_t index) {
+  return session && index < session->impl.steps().size() ? session->impl.steps()[index]->info.predicted_nanoseconds : 0;
+}
 size_t tk_session_step_count(const tk_session* session) { return session ? session->impl.steps().size() : 0; }
 
 tk_status tk_session_input(const tk_session* session, size_t index, tk_value_info* info, tk_error* error) {

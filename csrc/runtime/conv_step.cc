@@ -3,6 +3,7 @@
 #include <new>
 
 #include "base/checked.h"
+#include "base/cpu.h"
 #include "base/memory.h"
 #include "kernels/baked/baked.h"
 #include "kernels/copy/copy.h"
@@ -12,6 +13,7 @@
 namespace tritkit {
 namespace {
 
+constexpr double kDenseRate = 115;     // multiply-adds a cycle of the widest dense kernel
 constexpr int64_t kSparsePixels = 8;  // of an image, below which the memory of the weights decides, and dense ones are the smallest
 
 class ConvStep final : public Step {
@@ -21,13 +23,16 @@ class ConvStep final : public Step {
   int64_t scratch_bytes() const override { return baked_ ? static_cast<int64_t>(baked_->scratch_bytes()) : 0; }
   bool try_way(int way) override;
   void choose(const int64_t* nanoseconds) override;
+  const Choice* choice() const override { return chosen_ ? &choice_ : nullptr; }
 
  private:
   enum Way { kDense, kGather, kBaked };
   bool use_baked(int64_t batch) const { return baked_ && (way_ < 0 ? batch >= baked_from_ : way_ == kBaked); }
   bool use_gather() const { return gather_ && (way_ < 0 || way_ == kGather); }
   void add_sparse(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights);
+  void add_chosen(const StepContext& context, const BakedPads& pads, const ConvWeights& weights);
   void describe();
+  double predicted_cycles() const;
   void choose_kernel(const StepContext& context, const Conv& conv);
   void fold(const Conv& conv, float x_scale, int32_t x_zero, float y_scale);
   void set_outputs(const StepContext& context, const PlannedNode& node, const Conv& conv);
@@ -35,6 +40,7 @@ class ConvStep final : public Step {
   ConvRange range(int64_t batch, int64_t part, int64_t parts) const;
 
   const ConvKernel* kernel_ = nullptr;
+  bool ternary_ = false;
   int64_t panels_ = 1;
   bool split_panels_ = false;  // weights outweigh pixels: each thread reads only its own weights
   ConvArgs args_;              // all but the pointers to activations
@@ -45,6 +51,8 @@ class ConvStep final : public Step {
   std::unique_ptr<BakedConv> baked_;    // and in place of both from a batch on
   int64_t baked_from_ = 1;              // the smallest batch it runs
   int way_ = -1;                        // while they are tried
+  bool chosen_ = false;
+  Choice choice_;
 };
 
 // [O, C, kh, kw] to the kernels' [O, kh, kw, C].
@@ -83,6 +91,7 @@ ConvStep::ConvStep(const StepContext& context, const PlannedNode& node, const Co
   set_outputs(context, node, conv);
   fold(conv, x.scale, x.zero, own.scale);
   pack(context, conv, node.window);
+  ternary_ = conv.ternary;
   info.weights = static_cast<int64_t>(conv.codes.size());
   info.nonzero = info.weights - std::count(conv.codes.begin(), conv.codes.end(), int8_t{0});
   info.macs = info.weights * own.height * own.width;
@@ -94,9 +103,22 @@ ConvStep::ConvStep(const StepContext& context, const PlannedNode& node, const Co
 // Names what runs, and its bytes.
 void ConvStep::describe() {
   const char* const plain = gather_ ? GatherConv::name() : kernel_->name;
-  info.kernel = !baked_ ? plain : baked_from_ == 1 ? BakedConv::name() : std::string(plain) + " / " + BakedConv::name() + " from batch " + std::to_string(baked_from_);
+  info.kernel = plain;
+  if (baked_ && baked_from_ == 1) info.kernel = baked_->name();
+  if (baked_ && baked_from_ > 1) info.kernel += std::string(" / ") + baked_->name() + " from batch " + std::to_string(baked_from_);
   info.packed_bytes = static_cast<int64_t>(gather_ ? gather_->packed_bytes() : packed_.size());
   info.code_bytes = baked_ ? static_cast<int64_t>(baked_->code_bytes()) : 0;
+  info.dense_nanoseconds = choice_.nanoseconds[kDense];
+  info.gather_nanoseconds = choice_.nanoseconds[kGather];
+  info.baked_nanoseconds = choice_.nanoseconds[kBaked];
+  info.predicted_nanoseconds = ternary_ ? static_cast<int64_t>(predicted_cycles() / cycles_per_nanosecond()) : 0;
+}
+
+// Of an image on one thread.
+double ConvStep::predicted_cycles() const {
+  if (baked_ && baked_from_ == 1) return baked_->cycles(1);
+  if (gather_) return gather_->cycles(args_.shape.out_h * args_.shape.out_w);
+  return static_cast<double>(info.macs) / kDenseRate;
 }
 
 void ConvStep::choose_kernel(const StepContext& context, const Conv& conv) {
@@ -171,12 +193,21 @@ void ConvStep::add_sparse(const StepContext& context, const Conv& conv, const Wi
   const char* const isa = options.isa.empty() ? nullptr : options.isa.c_str();
   const bool tried = options.engine == Engine::fastest && args_.shape.out_h * args_.shape.out_w >= kSparsePixels;
   if (!conv.ternary) return;
+  const BakedPads pads{window.top, window.left, window.bottom, window.right};
+  if (context.choice) return add_chosen(context, pads, weights);
   if (tried || options.engine == Engine::gather) gather_ = GatherConv::make(args_, weights, isa, !tried);
-  if (tried || options.engine == Engine::baked) {
-    const BakedPads pads{window.top, window.left, window.bottom, window.right};
-    baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, !tried);
-  }
+  if (tried || options.engine == Engine::baked) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, !tried);
   if (baked_) *context.code_left -= baked_->code_bytes();
+}
+
+// Those that a session before found to be the best.
+void ConvStep::add_chosen(const StepContext& context, const BakedPads& pads, const ConvWeights& weights) {
+  const char* const isa = context.options.isa.empty() ? nullptr : context.options.isa.c_str();
+  choice_ = *context.choice, chosen_ = true;
+  if (choice_.gather) gather_ = GatherConv::make(args_, weights, isa, true);
+  if (choice_.baked_from > 0) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, true);
+  if (baked_) *context.code_left -= baked_->code_bytes();
+  baked_from_ = choice_.baked_from;
 }
 
 bool ConvStep::try_way(int way) {
@@ -190,19 +221,18 @@ void ConvStep::choose(const int64_t* nanoseconds) {
   constexpr int64_t kBatches[] = {1, 2, 4, 8, 16, 32};
   way_ = -1;
   if (!gather_ && !baked_) return;
-  info.dense_nanoseconds = nanoseconds[kDense];
-  info.gather_nanoseconds = nanoseconds[kGather];
-  info.baked_nanoseconds = nanoseconds[kBaked];
-  if (gather_ && info.gather_nanoseconds >= info.dense_nanoseconds) gather_ = nullptr;
-  const int64_t best = gather_ ? info.gather_nanoseconds : info.dense_nanoseconds;
+  std::copy_n(nanoseconds, Choice::kWays, choice_.nanoseconds);
+  if (gather_ && nanoseconds[kGather] >= nanoseconds[kDense]) gather_ = nullptr;
+  const int64_t best = nanoseconds[gather_ ? kGather : kDense];
   if (baked_) {
-    const double correction = static_cast<double>(info.baked_nanoseconds) / baked_->cycles(1);
+    const double correction = static_cast<double>(nanoseconds[kBaked]) / baked_->cycles(1);
     baked_from_ = 0;
     for (const int64_t batch : kBatches) {
       if (baked_from_ == 0 && correction * baked_->cycles(batch) < static_cast<double>(best * batch)) baked_from_ = batch;
     }
     if (baked_from_ == 0) baked_ = nullptr;
   }
+  choice_.gather = gather_ != nullptr, choice_.baked_from = baked_ ? baked_from_ : 0, chosen_ = true;
   describe();
 }
 

@@ -83,6 +83,7 @@ Options resolve(const tk_options* given) {
   options.threads = known.threads > 0 ? known.threads : default_threads();
   options.isa = chosen_isa(known.isa);
   options.engine = chosen_engine(known.engine ? known.engine : "auto");
+  if (known.tuned) options.tuned = known.tuned;
   if (known.code_limit != 0) options.code_limit = known.code_limit < 0 ? 0 : static_cast<size_t>(known.code_limit);
   return options;
 }

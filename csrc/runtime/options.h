@@ -15,6 +15,7 @@ struct Options {
   std::string isa;  // empty: no limit
   Engine engine = Engine::fastest;
   size_t code_limit = size_t{64} << 20;  // bytes of machine code made for zero-skipping convolutions
+  std::string tuned;                     // path of the file that keeps what was tried; empty: none
 };
 
 Options resolve(const tk_options* given);

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <map>
 #include <string>
 
 #include "base/checked.h"
 #include "runtime/fork_guard.h"
 #include "runtime/steps.h"
+#include "runtime/tuned_file.h"
 
 namespace tritkit {
 namespace {
@@ -47,12 +49,21 @@ bool has_nan(const float* data, int64_t count) {
   return found != 0;
 }
 
-void refuse_nan(const float* data, const Value& value, int64_t batch) {
-  for (int64_t n = 0; n < batch; ++n) {
+// Looks at images [begin, end).
+void refuse_nan(const float* data, const Value& value, int64_t begin, int64_t end) {
+  for (int64_t n = begin; n < end; ++n) {
     if (has_nan(data + n * value.elements(), value.elements())) {
       bad_argument("image " + std::to_string(n) + " of input " + quoted(value.name) + " holds a NaN, which no quantized network can answer");
     }
   }
+}
+
+// Whether nothing reads the value but nodes that quantize it, which find a NaN as they go.
+bool only_quantized(const Graph& graph, const std::vector<PlannedNode>& nodes, int value) {
+  return std::all_of(nodes.begin(), nodes.end(), [&](const PlannedNode& node) {
+    const bool reads = node.residual == value || std::find(node.inputs.begin(), node.inputs.end(), value) != node.inputs.end();
+    return !reads || std::holds_alternative<Quantize>(graph.nodes[node.node].spec);
+  });
 }
 
 int64_t now() {
@@ -72,9 +83,17 @@ Session::Session(std::string_view file, const Options& options) : pool_(options.
   const char* isa = options.engine == Engine::reference ? "scalar" : options.isa.empty() ? nullptr : options.isa.c_str();
   const size_t kernel_count = conv_kernels(isa, kernels, max_kernels);
   size_t code_left = options.code_limit;
-  const StepContext context{graph, layout, kernels, kernel_count, options, &code_left};
-  for (const PlannedNode& node : nodes) steps_.push_back(make_step(context, node));
-  for (int index : graph.inputs) inputs_.push_back(graph.values[index]);
+  const bool keeps = options.engine == Engine::fastest && !options.tuned.empty();
+  const TunedFile kept(keeps ? options.tuned : "", file, options);
+  const std::map<size_t, Choice> known = kept.read(nodes.size(), &tuned_);
+  for (const PlannedNode& node : nodes) {
+    const auto found = known.find(steps_.size());
+    steps_.push_back(make_step({graph, layout, kernels, kernel_count, options, &code_left, found == known.end() ? nullptr : &found->second}, node));
+  }
+  for (int index : graph.inputs) {
+    inputs_.push_back(graph.values[index]);
+    nan_found_later_.push_back(only_quantized(graph, nodes, index));
+  }
   for (int index : graph.outputs) outputs_.push_back(graph.values[index]);
   metadata_ = graph.metadata;
   image_bytes_ = layout.arena_bytes;
@@ -82,7 +101,8 @@ Session::Session(std::string_view file, const Options& options) : pool_(options.
   output_data_.resize(outputs_.size());
   for (const auto& step : steps_) scratch_bytes_ = std::max(scratch_bytes_, round_up(step->scratch_bytes(), 64));
   scratch_ = AlignedBuffer(static_cast<size_t>(checked_mul(scratch_bytes_, pool_.size())));
-  if (options.engine == Engine::fastest && scratch_bytes_ > 0) tune();
+  if (options.engine == Engine::fastest && known.empty()) tune();
+  if (keeps && known.empty()) kept.write(steps_, &tuned_);
   ForkGuard::add(this);
 }
 
@@ -90,6 +110,7 @@ Session::Session(std::string_view file, const Options& options) : pool_(options.
 // its weights in caches that they do not stay in. What an image holds does not change the time.
 void Session::tune() {
   constexpr int kRuns = 4;
+  if (std::none_of(steps_.begin(), steps_.end(), [](const auto& step) { return step->try_way(0); })) return;
   check_memory(1);
   reserve(1);
   std::vector<std::vector<float>> buffers;
@@ -98,8 +119,8 @@ void Session::tune() {
   for (size_t i = 0; i < outputs_.size(); ++i) output_data_[i] = room(outputs_[i]);
   std::atomic<int64_t> nan_image{-1};
   const Frame frame{1, arena_.data(), input_data_.data(), output_data_.data(), &nan_image, scratch_.data(), scratch_bytes_};
-  std::vector<std::array<int64_t, Step::kWays>> best(steps_.size());
-  for (int way = 0; way < Step::kWays; ++way) {
+  std::vector<std::array<int64_t, Choice::kWays>> best(steps_.size());
+  for (int way = 0; way < Choice::kWays; ++way) {
     std::vector<bool> tried;
     for (const auto& step : steps_) tried.push_back(step->try_way(way));
     for (int run = 0; run < kRuns; ++run) {
@@ -154,14 +175,18 @@ void Session::reserve(int64_t batch) {
 void Session::run(const tk_tensor* inputs, size_t input_count, const tk_tensor* outputs, size_t output_count, int64_t* nanoseconds) {
   const int64_t batch = check(inputs, input_count, outputs, output_count);
   check_memory(batch);
-  for (size_t i = 0; i < input_count; ++i) refuse_nan(static_cast<const float*>(inputs[i].data), inputs_[i], batch);
+  for (size_t i = 0; i < input_count; ++i) {
+    if (!nan_found_later_[i]) refuse_nan(static_cast<const float*>(inputs[i].data), inputs_[i], 0, batch);
+  }
   const std::lock_guard<std::mutex> lock(turn_);
   reserve(batch);
   for (size_t i = 0; i < input_count; ++i) input_data_[i] = static_cast<const float*>(inputs[i].data);
   for (size_t i = 0; i < output_count; ++i) output_data_[i] = static_cast<float*>(outputs[i].data);
   std::atomic<int64_t> nan_image{-1};
   execute({batch, arena_.data(), input_data_.data(), output_data_.data(), &nan_image, scratch_.data(), scratch_bytes_}, nanoseconds);
-  if (nan_image >= 0) bad_argument("image " + std::to_string(nan_image) + " gives a NaN in a float32 layer, which cannot be quantized");
+  if (nan_image < 0) return;
+  for (size_t i = 0; i < input_count; ++i) refuse_nan(input_data_[i], inputs_[i], nan_image, nan_image + 1);
+  bad_argument("image " + std::to_string(nan_image) + " gives a NaN in a float32 layer, which cannot be quantized");
 }
 
 namespace {

@@ -25,6 +25,7 @@ class Session {
 
   int64_t arena_bytes(int64_t batch) const;  // -1 where it does not fit
   int threads() const { return pool_.size(); }
+  const std::string& tuned() const { return tuned_; }
   const std::vector<std::unique_ptr<Step>>& steps() const { return steps_; }
   const std::vector<Value>& inputs() const { return inputs_; }
   const std::vector<Value>& outputs() const { return outputs_; }
@@ -39,8 +40,10 @@ class Session {
   void tune();
 
   std::vector<Value> inputs_, outputs_;
+  std::vector<bool> nan_found_later_;  // [input]: by the steps that quantize it, so that it is read once
   std::vector<std::pair<std::string, std::string>> metadata_;
   std::vector<std::unique_ptr<Step>> steps_;
+  std::string tuned_;  // what became of options.tuned
   int64_t image_bytes_ = 0;  // of the arena, an image
   ThreadPool pool_;
   std::mutex turn_;

@@ -44,6 +44,15 @@ struct StepInfo {
   Value input, output;
   int64_t weights = 0, nonzero = 0, packed_bytes = 0, macs = 0, code_bytes = 0;
   int64_t dense_nanoseconds = 0, gather_nanoseconds = 0, baked_nanoseconds = 0;  // of an image on one thread, where timed
+  int64_t predicted_nanoseconds = 0;                                             // the same by the cost model, of what runs
+};
+
+// The best of several ways to run a step.
+struct Choice {
+  static constexpr int kWays = 3;  // dense, gather, baked
+  bool gather = false;             // in place of dense
+  int64_t baked_from = 0;          // baked from this batch on; 0: never
+  int64_t nanoseconds[kWays] = {};
 };
 
 class Step {
@@ -55,9 +64,10 @@ class Step {
   virtual int64_t scratch_bytes() const { return 0; }
   // Some steps know several ways to run: at first way 0 does. `try_way` switches to another, false where the step has no such way;
   // `choose` keeps the best by the nanoseconds of one image on one thread each way took, 0 for those not tried.
-  static constexpr int kWays = 3;
   virtual bool try_way(int) { return false; }
   virtual void choose(const int64_t*) {}
+  // Null where there was nothing to choose.
+  virtual const Choice* choice() const { return nullptr; }
 
   StepInfo info;
   int64_t nanoseconds = 0;  // an image's rough cost on one thread: is it worth waking others?

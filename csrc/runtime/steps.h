@@ -14,7 +14,8 @@ struct StepContext {
   const ConvKernel* const* kernels;  // allowed ones, preferred first
   size_t kernel_count;
   const Options& options;
-  size_t* code_left;  // of options.code_limit
+  size_t* code_left;     // of options.code_limit
+  const Choice* choice;  // of this node, from a session before; null: not known
 };
 
 std::unique_ptr<Step> make_step(const StepContext& context, const PlannedNode& node);

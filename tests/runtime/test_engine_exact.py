@@ -34,8 +34,13 @@ def no_override(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITKIT_ISA", raising=False)
 
 
+BAKED_AVX2 = {"engine": "baked", "isa": "avx2"}
+
+
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("options", [*({"engine": e} for e in ENGINES), *({"isa": isa} for isa in ISAS)], ids=str)
+@pytest.mark.parametrize(
+    "options", [*({"engine": e} for e in ENGINES), *({"isa": isa} for isa in ISAS), BAKED_AVX2], ids=str
+)
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_small_network(seed: int, options: dict[str, str], threads: int) -> None:
     check(small_network(seed), (3, 9, 8), threads=threads, **options)
@@ -63,13 +68,13 @@ def test_every_compiled_kernel_is_reached() -> None:
     for isa in ISAS:
         with Session(small_network().model(), isa=isa, engine="dense") as session:
             reached |= {row.kernel for row in session.summary() if row.macs}
-    for engine in ("gather", "baked"):
-        with Session(small_network().model(), engine=engine) as session:
+    for engine, isa in (("gather", None), ("baked", None), ("baked", "avx2")):
+        with Session(small_network().model(), engine=engine, isa=isa) as session:
             reached |= {row.kernel for row in session.summary() if row.macs}
     names = {k.name for k in kernels()}
     assert reached <= names
     assert {k.isa for k in kernels()} == {k.isa for k in kernels() if k.name in reached}
-    assert {"avx512vbmi_gather", "avx512_baked"} & names <= reached
+    assert {"avx512vbmi_gather", "avx512_baked", "avx2_baked"} & names <= reached
 
 
 def test_batches_may_change() -> None:

@@ -16,8 +16,8 @@ from engine_networks import small_network
 from tritkit.runtime import Session, kernels
 
 SHAPE = (3, 9, 8)
-HAS_BAKED = any(kernel.name == "avx512_baked" for kernel in kernels())
-needs_baked = pytest.mark.skipif(not HAS_BAKED, reason="this CPU has no AVX-512")
+HAS_BAKED = any(kernel.name.endswith("_baked") for kernel in kernels())
+needs_baked = pytest.mark.skipif(not HAS_BAKED, reason="this CPU has no AVX2")
 
 
 def images(batch: int = 3) -> np.ndarray:
@@ -114,3 +114,67 @@ def test_what_was_tried_is_shown() -> None:
     with Session(small_network(3).model(), engine="dense") as session:
         assert all(row.dense_microseconds is None for row in session.summary())
         assert not any(row.code_bytes for row in session.summary())
+
+
+def plan(session: Session) -> list[tuple[str, int]]:
+    return [(row.kernel, row.code_bytes) for row in session.summary()]
+
+
+@needs_baked
+def test_what_was_tried_is_kept(tmp_path: Path) -> None:
+    kept = tmp_path / "net.tuned"
+    with Session(small_network(3).model(), threads=1, tuned=kept) as first:
+        assert first.tuned.endswith(f"{kept} keeps it")
+        assert np.array_equal(first.run(images()), expected())
+        text = kept.read_text()
+        with Session(small_network(3).model(), threads=1, tuned=str(kept)) as second:
+            assert second.tuned == f"the choices of {kept} were taken"
+            assert plan(second) == plan(first)
+            assert [row.dense_microseconds for row in second.summary()] == [
+                row.dense_microseconds for row in first.summary()
+            ]
+            assert np.array_equal(second.run(images()), expected())
+    assert kept.read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["net.tuned"]
+
+
+@needs_baked
+@pytest.mark.parametrize("spoil", ["other network", "other threads", "cut", "more", "number", "empty", "huge"])
+def test_choices_that_are_not_ours_are_not_taken(tmp_path: Path, spoil: str) -> None:
+    kept = tmp_path / "net.tuned"
+    Session(small_network(3 if spoil != "other network" else 4).model(), threads=1, tuned=kept).close()
+    text = kept.read_text()
+    changed = {
+        "cut": text[:-6],
+        "more": text + "step 0 gather 1 baked_from 1 nanoseconds 1 1 1\n",
+        "number": text.replace("gather ", "gather 7", 1),
+        "empty": "",
+        "huge": text.replace("step ", f"step {2**63 - 1} ", 1),
+    }
+    kept.write_text(changed.get(spoil, text))
+    threads = 2 if spoil == "other threads" else 1
+    with Session(small_network(3).model(), threads=threads, tuned=kept) as session:
+        assert f"{kept} is of another" in session.tuned or f"{kept} is damaged" in session.tuned
+        assert session.tuned.endswith("keeps it")
+        assert np.array_equal(session.run(images()), expected())
+
+
+@needs_baked
+def test_any_choice_gives_the_same_bits(tmp_path: Path) -> None:
+    kept = tmp_path / "net.tuned"
+    Session(small_network(3).model(), threads=1, tuned=kept).close()
+    head = [line for line in kept.read_text().splitlines() if not line.startswith(("step ", "end"))]
+    for gather, baked_from in ((0, 0), (1, 0), (0, 1), (1, 2)):
+        with Session(small_network(3).model(), engine="dense") as session:
+            steps = range(len(session.summary()))
+        rows = [f"step {i} gather {gather} baked_from {baked_from} nanoseconds 5 6 7" for i in steps]
+        kept.write_text("\n".join([*head, *rows, "end", ""]))
+        with Session(small_network(3).model(), threads=1, tuned=kept) as session:
+            assert session.tuned == f"the choices of {kept} were taken"
+            assert np.array_equal(session.run(images()), expected())
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with Session(small_network(3).model(), tuned=tmp_path / "missing" / "net.tuned") as session:
+        assert "could not be written: No such file or directory" in session.tuned
+        assert np.array_equal(session.run(images()), expected())

@@ -19,27 +19,33 @@ Share share_of(int64_t units, int64_t part, int64_t parts) { return {units * par
 
 }  // namespace
 
-BakedConv::BakedConv(const ConvShape& shape, const BakedPads& pads) : shape_(shape), geometry_(shape, pads) {
+BakedConv::BakedConv(const BakedKernel& kernel, const ConvShape& shape, const BakedPads& pads)
+    : kernel_(kernel), shape_(shape), geometry_(shape, pads) {
   image_blocks_ = geometry_.blocks_of_image(&image_bands_);
 }
 
-bool BakedConv::available(const char* isa_limit) {
 #if defined(__x86_64__) && defined(__unix__)
-  return cpu_has_isa(isa()) && (!isa_limit || isa_rank(isa_limit) >= isa_rank(isa()));
-#else
-  (void)isa_limit;
-  return false;
-#endif
+extern const BakedKernel baked_avx512vnni, baked_avx2;
+size_t baked_kernels(const char* isa_limit, const BakedKernel** out) {
+  size_t count = 0;
+  for (const BakedKernel* kernel : {&baked_avx512vnni, &baked_avx2}) {
+    if (cpu_has_isa(kernel->isa) && (!isa_limit || isa_rank(isa_limit) >= isa_rank(kernel->isa))) out[count++] = kernel;
+  }
+  return count;
 }
+#else
+size_t baked_kernels(const char*, const BakedKernel**) { return 0; }
+#endif
 
 std::unique_ptr<BakedConv> BakedConv::make(const ConvShape& shape, const BakedPads& pads, const ConvWeights& weights,
                                            const char* isa_limit, size_t code_limit, bool always) {
-  if (!available(isa_limit)) return nullptr;
-  std::unique_ptr<BakedConv> conv(new BakedConv(shape, pads));
+  const BakedKernel* kernels[2];
+  if (baked_kernels(isa_limit, kernels) == 0) return nullptr;
+  std::unique_ptr<BakedConv> conv(new BakedConv(*kernels[0], shape, pads));
   if (!weights.plus || !conv->geometry_.fits() || (shape.groups > 1 && shape.in_channels / shape.groups % 4 != 0)) return nullptr;
   conv->estimate(weights);
   if (!always && (conv->code_size_ > static_cast<double>(code_limit) || !conv->promising())) return nullptr;
-  BakedProgram program = bake(shape, conv->geometry_, weights, code_limit);
+  BakedProgram program = conv->kernel_.bake(shape, conv->geometry_, weights, code_limit);
   if (program.code.empty()) return nullptr;
   conv->code_ = CodeMemory(program.code);
   conv->panels_ = std::move(program.panels);
@@ -48,28 +54,21 @@ std::unique_ptr<BakedConv> BakedConv::make(const ConvShape& shape, const BakedPa
   return conv->code_ ? std::move(conv) : nullptr;
 }
 
-// Every weight that is not zero is an instruction of 6 bytes, and a tile loads what any of its outputs needs with one of 10.
+// Every weight that is not zero is an instruction, and a tile loads what any of its outputs needs with another.
 void BakedConv::estimate(const ConvWeights& weights) {
   const int64_t inputs = geometry_.channels() * shape_.kernel_h * shape_.kernel_w, count = shape_.out_channels * inputs;
   const double nonzero = static_cast<double>(count - std::count(weights.codes, weights.codes + count, int8_t{0}));
-  const double loads = std::min(nonzero, static_cast<double>(up(shape_.out_channels, kBakedSums) * inputs));
+  const double loads = std::min(nonzero, static_cast<double>(up(shape_.out_channels, kernel_.sums) * inputs));
   instructions_ = nonzero + loads;
-  code_size_ = 6 * nonzero + 10 * loads;
+  code_size_ = static_cast<double>(kernel_.add_bytes) * nonzero + static_cast<double>(kernel_.load_bytes) * loads;
 }
 
-// Dense kernels do 90 to 125 multiply-adds a cycle, where a CPU multiplies two vectors of bytes in one; half of that elsewhere.
 bool BakedConv::promising() const {
   const double macs = static_cast<double>(shape_.out_h * shape_.out_w * shape_.out_channels * geometry_.channels() * shape_.kernel_h * shape_.kernel_w);
-  return std::min(cycles(1), cycles(16) / 16) < macs / 100;
+  return std::min(cycles(1), cycles(16) / 16) < macs / kernel_.dense;
 }
 
-size_t BakedConv::scratch_bytes() const {
-#if defined(__x86_64__) && defined(__unix__)
-  return baked_scratch_bytes(geometry_);
-#else
-  return 0;
-#endif
-}
+size_t BakedConv::scratch_bytes() const { return kernel_.scratch_bytes(geometry_); }
 
 // Each thread its own weights, where both read all pixels: little work is done twice, and less code passes through each core's caches.
 bool BakedConv::split_panels(int64_t batch, int64_t parts) const {
@@ -78,7 +77,6 @@ bool BakedConv::split_panels(int64_t batch, int64_t parts) const {
 }
 
 void BakedConv::run(const ConvArgs& args, int64_t batch, int64_t part, int64_t parts, uint8_t* scratch) const {
-#if defined(__x86_64__) && defined(__unix__)
   const int64_t panels = static_cast<int64_t>(panels_.size()), rows = batch * shape_.out_h;
   BakedWork work{args, geometry_, panels_.data(), panels, code_.data(), 0, rows, scratch};
   if (parts > 1 && split_panels(batch, parts)) {
@@ -91,10 +89,7 @@ void BakedConv::run(const ConvArgs& args, int64_t batch, int64_t part, int64_t p
     work.row_begin = share.begin * grain;
     work.row_end = share.end * grain;
   }
-  run_baked_avx512vnni(work);
-#else
-  (void)args, (void)batch, (void)part, (void)parts, (void)scratch;
-#endif
+  kernel_.run(work);
 }
 
 double BakedConv::cycles(int64_t batch) const {
@@ -104,7 +99,8 @@ double BakedConv::cycles(int64_t batch) const {
   const double bands = static_cast<double>(of_band > 0 ? up(batch, of_band) : batch * image_bands_);
   const double first = code_size_ > kNearCode ? kFar : code_size_ > kDecodedCode ? kCold : kHot;
   const double around = 5.0 * static_cast<double>(geometry_.channels() * shape_.groups) + 16.0 * static_cast<double>(shape_.out_channels);
-  return instructions_ * (bands * first + (blocks - bands) * kHot) + blocks * around;
+  const double halves = kernel_.halves;
+  return instructions_ * (bands * (first + (halves - 1) * kHot) + (blocks - bands) * halves * kHot) + halves * blocks * around;
 }
 
 }  // namespace tritkit

@@ -8,17 +8,28 @@
 
 namespace tritkit {
 
+// An instruction set that it is made for.
+struct BakedKernel {
+  const char *name, *isa;  // "avx512_baked", "avx512vnni"
+  int halves;              // calls of a chunk for 32 pixels
+  int64_t sums, add_bytes, load_bytes;
+  double dense;  // multiply-adds a cycle of the dense kernels beside it, at least
+  BakedProgram (*bake)(const ConvShape&, const BakedGeometry&, const ConvWeights&, size_t limit);
+  void (*run)(const struct BakedWork&);
+  size_t (*scratch_bytes)(const BakedGeometry&);  // of one thread
+};
+
+// Those that this CPU and `isa_limit` (as in conv_kernels) allow, preferred first; returns how many of at most 2.
+size_t baked_kernels(const char* isa_limit, const BakedKernel** out);
+
 class BakedConv {
  public:
-  // Null where the CPU or `isa_limit` (as in conv_kernels) lacks AVX-512, the shape does not fit, the code would pass `code_limit`
+  // Null where the CPU or `isa_limit` (as in conv_kernels) lacks AVX2, the shape does not fit, the code would pass `code_limit`
   // bytes, the system refuses executable memory, or (unless `always`) an estimate finds no batch for which it would be faster than
   // a dense kernel.
   static std::unique_ptr<BakedConv> make(const ConvShape& shape, const BakedPads& pads, const ConvWeights& weights,
                                          const char* isa_limit, size_t code_limit, bool always);
-  // Whether this CPU and `isa_limit` allow it.
-  static bool available(const char* isa_limit);
-  static const char* name() { return "avx512_baked"; }
-  static const char* isa() { return "avx512vnni"; }
+  const char* name() const { return kernel_.name; }
 
   // Part `part` of `parts` of `batch` images; `args` as for a kernel of conv.h, without packed weights. No allocation; parts may
   // run at the same time with scratch memory of their own, 64-byte aligned.
@@ -30,9 +41,10 @@ class BakedConv {
   double cycles(int64_t batch) const;
 
  private:
-  BakedConv(const ConvShape& shape, const BakedPads& pads);
+  BakedConv(const BakedKernel& kernel, const ConvShape& shape, const BakedPads& pads);
   void estimate(const ConvWeights& weights);
 
+  const BakedKernel& kernel_;
   ConvShape shape_;
   BakedGeometry geometry_;
   bool promising() const;
@@ -54,7 +66,5 @@ struct BakedWork {
   int64_t row_begin, row_end;
   uint8_t* scratch;
 };
-void run_baked_avx512vnni(const BakedWork& work);
-size_t baked_scratch_bytes(const BakedGeometry& geometry);  // of one thread
 
 }  // namespace tritkit

@@ -1,5 +1,5 @@
-// The machine instructions of baked convolutions: x86-64 with AVX-512 (F, BW). Register numbers are of zmm; memory is read at a
-// displacement from rdi and written at a multiple of 64 bytes from rsi.
+// The machine instructions of baked convolutions on x86-64: 512-bit ones (AVX-512 F, BW) or 256-bit ones (AVX2). Memory is read at a
+// displacement from rdi and written at a multiple of 64 bytes from rsi. Sums and loads are numbered from 0, each in registers of its own.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -7,11 +7,12 @@
 
 namespace tritkit {
 
-class Emitter {
+// Bytes, the lowest first, and room for them.
+class CodeWriter {
  public:
   static constexpr size_t kLongest = 10;  // bytes of an instruction
 
-  explicit Emitter(std::vector<uint8_t>* code) : code_(code), size_(code->size()) {}
+  explicit CodeWriter(std::vector<uint8_t>* code) : code_(code), size_(code->size()) {}
 
   size_t size() const { return size_; }
   void finish() { code_->resize(size_); }  // drops the room that is left
@@ -20,18 +21,38 @@ class Emitter {
     if (size_ + instructions * kLongest > code_->size()) code_->resize(2 * size_ + instructions * kLongest);
     at_ = code_->data() + size_;
   }
+  void ret() { bytes(0xc3, 1); }
 
-  void load(int to, int32_t at) { memory(k_F2, true, 0x6f, to, kNone, at); }                    // vmovdqu16 zmm, [rdi + at]
-  void add(int sum, int x) { registers(k_66, false, 0xfd, sum, sum, x); }                         // vpaddw zmm, zmm, zmm
-  void subtract(int sum, int x) { registers(k_66, false, 0xf9, sum, sum, x); }                    // vpsubw zmm, zmm, zmm
+ protected:
+  // The lowest `count` bytes of `value`.
+  void bytes(uint32_t value, size_t count) {
+    for (size_t i = 0; i < count; ++i) at_[i] = static_cast<uint8_t>(value >> 8 * i);
+    at_ += count;
+    size_ += count;
+  }
+
+ private:
+  std::vector<uint8_t>* code_;
+  size_t size_;
+  uint8_t* at_ = nullptr;
+};
+
+// 32 pixels an instruction: sums in zmm0 to zmm23, loads in zmm24 to zmm31.
+class Emitter512 : public CodeWriter {
+ public:
+  static constexpr int kSums = 24, kLoads = 8, kAddBytes = 6, kLoadBytes = 10, kHalves = 1;
+  using CodeWriter::CodeWriter;
+
+  void load(int x, int32_t at) { memory(k_F2, true, 0x6f, kSums + x, kNone, at); }            // vmovdqu16 zmm, [rdi + at]
+  void add(int sum, int x) { registers(k_66, false, 0xfd, sum, sum, kSums + x); }                 // vpaddw zmm, zmm, zmm
+  void subtract(int sum, int x) { registers(k_66, false, 0xf9, sum, sum, kSums + x); }            // vpsubw zmm, zmm, zmm
   void add_memory(int sum, int32_t at) { memory(k_66, false, 0xfd, sum, sum, at); }               // vpaddw zmm, zmm, [rdi + at]
   void subtract_memory(int sum, int32_t at) { memory(k_66, false, 0xf9, sum, sum, at); }          // vpsubw zmm, zmm, [rdi + at]
   void clear(int sum) { registers(k_66, true, 0xef, sum, sum, sum); }                             // vpxorq zmm, zmm, zmm
-  void store(int from, int8_t vectors) {                                                          // vmovdqa64 [rsi + 64 * vectors], zmm
-    prefix(k_66, true, from, kNone, 0);
-    bytes(0x7f | (0x40 | (from & 7) << 3 | 6) << 8 | static_cast<uint8_t>(vectors) << 16, 3);
+  void store(int sum) {                                                                           // vmovdqa64 [rsi + 64 * sum], zmm
+    prefix(k_66, true, sum, kNone, 0);
+    bytes(static_cast<uint32_t>(0x7f | (0x40 | (sum & 7) << 3 | 6) << 8 | sum << 16), 3);
   }
-  void ret() { bytes(0xc3, 1); }
 
  private:
   enum Mandatory { k_66 = 1, k_F2 = 3 };
@@ -53,16 +74,44 @@ class Emitter {
     bytes(opcode | (0x80u | static_cast<uint32_t>((reg & 7) << 3 | 7)) << 8, 2);
     bytes(static_cast<uint32_t>(at), 4);
   }
-  // The lowest `count` bytes of `value`, the lowest first.
-  void bytes(uint32_t value, size_t count) {
-    for (size_t i = 0; i < count; ++i) at_[i] = static_cast<uint8_t>(value >> 8 * i);
-    at_ += count;
-    size_ += count;
-  }
+};
 
-  std::vector<uint8_t>* code_;
-  size_t size_;
-  uint8_t* at_ = nullptr;
+// 16 pixels an instruction: loads in ymm0 to ymm3, where the prefix of two bytes reaches them, sums in ymm4 to ymm15.
+class Emitter256 : public CodeWriter {
+ public:
+  static constexpr int kSums = 12, kLoads = 4, kAddBytes = 4, kLoadBytes = 8, kHalves = 2;
+  using CodeWriter::CodeWriter;
+
+  void load(int x, int32_t at) { memory(k_F3, 0x6f, x, kNone, at, kRdi); }                                   // vmovdqu ymm, [rdi + at]
+  void add(int sum, int x) { registers(0xfd, kLoads + sum, x); }                                            // vpaddw ymm, ymm, ymm
+  void subtract(int sum, int x) { registers(0xf9, kLoads + sum, x); }                                       // vpsubw ymm, ymm, ymm
+  void add_memory(int sum, int32_t at) { memory(k_66, 0xfd, kLoads + sum, kLoads + sum, at, kRdi); }       // vpaddw ymm, ymm, [rdi + at]
+  void subtract_memory(int sum, int32_t at) { memory(k_66, 0xf9, kLoads + sum, kLoads + sum, at, kRdi); }  // vpsubw ymm, ymm, [rdi + at]
+  void clear(int sum) {                                                                                     // vpxor ymm, ymm, ymm
+    const int reg = kLoads + sum;
+    bytes(static_cast<uint32_t>(0xc4 | ((reg < 8 ? 0xe1 : 0x41) << 8) | (last(k_66, reg) << 16)) | 0xef000000u, 4);
+    bytes(static_cast<uint32_t>(0xc0 | (reg & 7) << 3 | (reg & 7)), 1);
+  }
+  void store(int sum) { memory(k_66, 0x7f, kLoads + sum, kNone, 64 * sum, kRsi); }                          // vmovdqa [rsi + 64 * sum], ymm
+
+ private:
+  enum Mandatory { k_66 = 1, k_F3 = 2 };
+  enum Base { kRsi = 6, kRdi = 7 };
+  static constexpr int kNone = 0;  // stored inverted
+
+  // The last byte of a VEX prefix: 256 bits.
+  static int last(Mandatory pp, int source) { return (~source & 15) << 3 | 4 | pp; }
+  // VEX of two bytes, map 0F.
+  void prefix(Mandatory pp, int reg, int source) { bytes(static_cast<uint32_t>(0xc5 | ((~reg >> 3 & 1) << 7 | last(pp, source)) << 8), 2); }
+  void registers(uint8_t opcode, int reg, int rm) {
+    prefix(k_66, reg, reg);
+    bytes(opcode | (0xc0u | static_cast<uint32_t>((reg & 7) << 3 | rm)) << 8, 2);
+  }
+  void memory(Mandatory pp, uint8_t opcode, int reg, int source, int32_t at, Base base) {
+    prefix(pp, reg, source);
+    bytes(opcode | (0x80u | static_cast<uint32_t>((reg & 7) << 3 | base)) << 8, 2);
+    bytes(static_cast<uint32_t>(at), 4);
+  }
 };
 
 }  // namespace tritkit

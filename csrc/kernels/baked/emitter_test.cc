@@ -13,33 +13,43 @@ using namespace tritkit;
 
 namespace {
 
-std::string zmm(int i) { return "%zmm" + std::to_string(i); }
-
 std::string hex(long value) {
   char text[32];
   std::snprintf(text, sizeof text, value < 0 ? "-0x%lx" : "0x%lx", value < 0 ? -value : value);
   return text;
 }
 
-// What AT&T syntax calls each instruction, in the order they are emitted.
-std::vector<std::string> emit_all(Emitter* emit) {
+// What AT&T syntax calls an emitter's instructions.
+struct Names {
+  const char *vector, *load, *clear, *store;
+  int first_sum, first_load;
+  std::string sum(int i) const { return vector + std::to_string(first_sum + i); }
+  std::string x(int i) const { return vector + std::to_string(first_load + i); }
+};
+constexpr Names kNames512 = {"%zmm", "vmovdqu16 ", "vpxorq ", "vmovdqa64 ", 0, 24};
+constexpr Names kNames256 = {"%ymm", "vmovdqu ", "vpxor ", "vmovdqa ", 4, 0};
+
+// Every form with every sum and load; the list is what they should read as.
+template <class Emitter>
+std::vector<std::string> emit_all(const Names& names, std::vector<uint8_t>* code) {
+  Emitter emit(code);
   std::vector<std::string> expected;
   const int32_t places[] = {0, 64, -64, 126, 0x12345678, -0x7fffffff};
-  for (int i = 0; i < 32; ++i) {
-    const int j = (5 * i + 3) % 32;
+  for (int i = 0; i < Emitter::kSums * Emitter::kLoads; ++i) {
+    const int j = i % Emitter::kLoads, s = i / Emitter::kLoads;
     const int32_t at = places[i % 6];
-    const std::string memory = hex(at) + "(%rdi)";
-    emit->reserve(8);
-    emit->load(i, at), expected.push_back("vmovdqu16 " + memory + "," + zmm(i));
-    emit->add(i, j), expected.push_back("vpaddw " + zmm(j) + "," + zmm(i) + "," + zmm(i));
-    emit->subtract(i, j), expected.push_back("vpsubw " + zmm(j) + "," + zmm(i) + "," + zmm(i));
-    emit->add_memory(i, at), expected.push_back("vpaddw " + memory + "," + zmm(i) + "," + zmm(i));
-    emit->subtract_memory(i, at), expected.push_back("vpsubw " + memory + "," + zmm(i) + "," + zmm(i));
-    emit->clear(i), expected.push_back("vpxorq " + zmm(i) + "," + zmm(i) + "," + zmm(i));
-    emit->store(i, static_cast<int8_t>(i)), expected.push_back("vmovdqa64 " + zmm(i) + "," + hex(64 * i) + "(%rsi)");
-    emit->ret(), expected.push_back("ret");
+    const std::string memory = hex(at) + "(%rdi)", sum = names.sum(s), x = names.x(j);
+    emit.reserve(8);
+    emit.load(j, at), expected.push_back(names.load + memory + "," + x);
+    emit.add(s, j), expected.push_back("vpaddw " + x + "," + sum + "," + sum);
+    emit.subtract(s, j), expected.push_back("vpsubw " + x + "," + sum + "," + sum);
+    emit.add_memory(s, at), expected.push_back("vpaddw " + memory + "," + sum + "," + sum);
+    emit.subtract_memory(s, at), expected.push_back("vpsubw " + memory + "," + sum + "," + sum);
+    emit.clear(s), expected.push_back(names.clear + sum + "," + sum + "," + sum);
+    emit.store(s), expected.push_back(names.store + sum + "," + hex(64 * s) + "(%rsi)");
+    emit.ret(), expected.push_back("ret");
   }
-  emit->finish();
+  emit.finish();
   return expected;
 }
 
@@ -76,18 +86,20 @@ std::string normal(std::string text) {
   return text;
 }
 
-}  // namespace
-
-int main() {
+template <class Emitter>
+int check(const Names& names) {
   std::vector<uint8_t> code;
-  Emitter emit(&code);
-  const std::vector<std::string> expected = emit_all(&emit), read = disassemble(code);
+  const std::vector<std::string> expected = emit_all<Emitter>(names, &code), read = disassemble(code);
   int wrong = expected.size() != read.size();
   for (size_t i = 0; i < expected.size() && i < read.size(); ++i) {
     if (normal(expected[i]) == normal(read[i])) continue;
-    std::printf("instruction %zu is %s, not %s\n", i, read[i].c_str(), expected[i].c_str());
+    if (wrong < 9) std::printf("instruction %zu is %s, not %s\n", i, read[i].c_str(), expected[i].c_str());
     ++wrong;
   }
-  std::printf("emitter: %zu instructions, %zu read back, %d wrong\n", expected.size(), read.size(), wrong);
-  return wrong != 0;
+  std::printf("emitter of %s: %zu instructions, %zu read back, %d wrong\n", names.vector + 1, expected.size(), read.size(), wrong);
+  return wrong;
 }
+
+}  // namespace
+
+int main() { return check<Emitter512>(kNames512) + check<Emitter256>(kNames256) != 0; }

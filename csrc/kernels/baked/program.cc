@@ -10,9 +10,9 @@ namespace {
 
 constexpr int kSameSign = 128;            // of one sum in a chunk: 128 * 255 < 2^15
 constexpr size_t kStep = kBakedSums + 1;  // instructions of one tap and channel at most
-constexpr int kFirstLoad = static_cast<int>(kBakedSums), kRegisters = 32;
 
 // Makes one tile's chunks.
+template <class Emitter>
 class TileBaker {
  public:
   TileBaker(const ConvShape& shape, const BakedGeometry& geometry, const ConvWeights& weights, BakedTile* tile, Emitter* emit)
@@ -52,7 +52,7 @@ class TileBaker {
 
   void end() {
     emit_.reserve(kStep);
-    for (int s = 0; s < sums(); ++s) emit_.store(s, static_cast<int8_t>(s));
+    for (int s = 0; s < sums(); ++s) emit_.store(s);
     emit_.ret();
   }
 
@@ -85,7 +85,7 @@ class TileBaker {
     }
     emit_.load(next_, at);
     for (int u = 0; u < users_; ++u) minus_[u] ? emit_.subtract(sum_[u], next_) : emit_.add(sum_[u], next_);
-    next_ = next_ + 1 == kRegisters ? kFirstLoad : next_ + 1;
+    next_ = (next_ + 1) % Emitter::kLoads;
   }
 
   const ConvShape& shape_;
@@ -94,7 +94,7 @@ class TileBaker {
   BakedTile& tile_;
   Emitter& emit_;
   int64_t instructions_ = 0;
-  int next_ = kFirstLoad;  // register of the next load
+  int next_ = 0;  // register of the next load
   int users_ = 0;
   int sum_[kBakedSums];
   bool minus_[kBakedSums];
@@ -119,6 +119,7 @@ BakedTile make_tile(const ConvWeights& weights, int64_t first, int64_t outputs, 
 
 }  // namespace
 
+template <class Emitter>
 BakedProgram bake(const ConvShape& shape, const BakedGeometry& geometry, const ConvWeights& weights, size_t limit) {
   BakedProgram program;
   Emitter emit(&program.code);
@@ -127,11 +128,11 @@ BakedProgram bake(const ConvShape& shape, const BakedGeometry& geometry, const C
     for (int64_t first = 0; first < outputs; first += kBakedPanel) {
       BakedPanel panel{group, group * outputs + first, std::min(kBakedPanel, outputs - first), {}};
       const bool two_sums = !symmetric(weights, panel.output, panel.outputs);
-      const int64_t largest = two_sums ? kBakedSums / 2 : kBakedSums, tiles = (panel.outputs + largest - 1) / largest;
+      const int64_t largest = two_sums ? Emitter::kSums / 2 : Emitter::kSums, tiles = (panel.outputs + largest - 1) / largest;
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t begin = panel.outputs * t / tiles, end = panel.outputs * (t + 1) / tiles;
         panel.tiles.push_back(make_tile(weights, panel.output + begin, end - begin, two_sums));
-        program.instructions += TileBaker(shape, geometry, weights, &panel.tiles.back(), &emit).bake();
+        program.instructions += TileBaker<Emitter>(shape, geometry, weights, &panel.tiles.back(), &emit).bake();
         if (emit.size() > limit) return {};
       }
       program.panels.push_back(std::move(panel));
@@ -140,5 +141,8 @@ BakedProgram bake(const ConvShape& shape, const BakedGeometry& geometry, const C
   emit.finish();
   return program;
 }
+
+template BakedProgram bake<Emitter512>(const ConvShape&, const BakedGeometry&, const ConvWeights&, size_t);
+template BakedProgram bake<Emitter256>(const ConvShape&, const BakedGeometry&, const ConvWeights&, size_t);
 
 }  // namespace tritkit

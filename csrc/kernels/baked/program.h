@@ -1,8 +1,8 @@
 // The weights of a ternary convolution as machine code.
 //
-// A tile is up to 24 outputs, or 12 where plus and minus weigh differently: then each has two sums, of its plus and of its minus
-// weights. Its code comes in chunks, each a function (x, sums): for every tap and channel that some output uses it loads 32 pixels
-// once and adds them to, or subtracts them from, the sums; then it stores these. A chunk ends before a 16-bit sum could overflow,
+// A tile is as many outputs as an instruction set has registers for sums, or half as many where plus and minus weigh differently: then
+// each has two sums, of its plus and of its minus weights. Its code comes in chunks, each a function (x, sums): for every tap and
+// channel that some output uses it loads 32 pixels (AVX2: 16) once and adds them to, or subtracts them from, the sums; then it stores these. A chunk ends before a 16-bit sum could overflow,
 // and before its instructions leave the CPU's cache of decoded ones: a chunk runs over all blocks of a band before the next begins.
 #pragma once
 #include <cstdint>
@@ -31,11 +31,12 @@ struct BakedProgram {
   int64_t instructions = 0;
 };
 
-inline constexpr int64_t kBakedSums = 24;   // registers
+inline constexpr int64_t kBakedSums = 24;   // of a tile at most
 inline constexpr int64_t kBakedPanel = 64;  // outputs
 inline constexpr int64_t kBakedChunk = 26 * 1024;  // bytes of a chunk at most: decoded, it fits a cache of 6,144 instructions (Zen 5)
 
-// Empty code if it would pass `limit` bytes.
+// Empty code if it would pass `limit` bytes. `Emitter` is one of emitter.h.
+template <class Emitter>
 BakedProgram bake(const ConvShape& shape, const BakedGeometry& geometry, const ConvWeights& weights, size_t limit);
 
 }  // namespace tritkit

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #include "kernels/baked/baked.h"
+#include "kernels/baked/emitter.h"
 #include "kernels/conv/unroll.h"
 
 namespace tritkit {
@@ -19,44 +20,7 @@ namespace {
 using I = Vector::I;
 constexpr int kLanes = Vector::kLanes, kSums = Vector::kSums;
 constexpr int64_t kPixels = BakedGeometry::kLanes;  // of a block
-
-// What epilogue.h needs of a panel and its pixels.
-struct Strip {
-  const ConvArgs* args;
-  int64_t output, outputs, vectors;
-  alignas(64) float multiplier[kBakedPanel];
-};
-struct Pixels {
-  int64_t y[kPixels], r[kPixels];
-};
-
-#include "kernels/conv/epilogue.h"
-
-// One thread's working memory, in this order, each part a multiple of 64 bytes.
-struct Scratch {
-  int16_t* planes;
-  int32_t* sums;   // [kBlocks][kBakedPanel][kPixels], pixels in the order of `pixel_of`
-  int16_t* chunk;  // [kBakedSums][kPixels]
-  int32_t* panel;  // [kPixels][the panel's vectors of outputs]
-  Block* blocks;
-  Segment* segments;
-};
-
-constexpr int64_t kSumBytes = BakedGeometry::kBlocks * kBakedPanel * kPixels * 4, kChunkBytes = kBakedSums * kPixels * 2;
-constexpr int64_t kPanelBytes = kPixels * kBakedPanel * 4, kBlockBytes = BakedGeometry::kBlocks * 64;
-
-int64_t plane_bytes(const BakedGeometry& geometry) { return (geometry.elements() * 2 + 63) / 64 * 64; }
-
-Scratch carve(const BakedGeometry& geometry, uint8_t* at) {
-  Scratch s;
-  s.planes = reinterpret_cast<int16_t*>(at);
-  s.sums = reinterpret_cast<int32_t*>(at += plane_bytes(geometry));
-  s.chunk = reinterpret_cast<int16_t*>(at += kSumBytes);
-  s.panel = reinterpret_cast<int32_t*>(at += kChunkBytes);
-  s.blocks = reinterpret_cast<Block*>(at += kPanelBytes);
-  s.segments = reinterpret_cast<Segment*>(at += kBlockBytes);
-  return s;
-}
+constexpr int kHalves = Emitter512::kHalves;
 
 // --- pixels to planes -------------------------------------------------------------------------------------------------------
 
@@ -114,20 +78,7 @@ void lay_out_row(const uint8_t* x, int64_t step, int64_t columns, int64_t channe
   }
 }
 
-void lay_out(const BakedWork& work, const Band& band, int64_t group, int16_t* planes) {
-  const BakedGeometry& g = work.geometry;
-  const ConvArgs& a = work.args;
-  const int64_t rows = g.plane_rows(band), step = g.column_step() * a.x_pixel;
-  for (int64_t i = 0; i < rows; ++i) {
-    const BakedGeometry::PlaneRow row = g.plane_row(band, i);
-    const uint8_t* const x = a.x + group * g.channels() + row.image * a.x_image + row.row * a.x_row + row.column * a.x_pixel;
-    lay_out_row(x, step, row.columns, g.channels(), planes + row.position, g.phases() * g.plane());
-  }
-}
-
 // --- sums -------------------------------------------------------------------------------------------------------------------
-
-using Code = void (*)(const int16_t* x, int16_t* sums);
 
 // Adds a chunk's 16-bit sums, times what they stand for, to the 32-bit ones (or to the bias, the first time). The order of pixels:
 // the first vector has 0-3, 8-11, 16-19, 24-27, the second the others.
@@ -145,30 +96,6 @@ void widen(const BakedTile& tile, const int32_t* bias, const int16_t* chunk, int
     Vector::store(sums + kLanes, Vector::add(before_high, high));
   }
 }
-
-// While a chunk runs, the bytes of the next one (they follow it) come from memory to the second cache, a part with each block: the
-// CPU's own fetching of code it has not seen waits for every line.
-void prefetch(const uint8_t* code, int32_t block, int32_t blocks) {
-  const int64_t begin = kBakedChunk * block / blocks / 64, end = kBakedChunk * (block + 1) / blocks / 64;
-  for (int64_t line = begin; line < end; ++line) _mm_prefetch(reinterpret_cast<const char*>(code + 64 * line), _MM_HINT_T1);
-}
-
-void run_tile(const BakedWork& work, const BakedPanel& panel, const BakedTile& tile, int32_t blocks, const Scratch& s) {
-  const int32_t* bias = work.args.bias + tile.output;
-  for (const size_t offset : tile.chunks) {
-    const uint8_t* const at = work.code + offset;
-    const Code code = reinterpret_cast<Code>(reinterpret_cast<uintptr_t>(at));
-    int32_t* sums = s.sums + (tile.output - panel.output) * kPixels;
-    for (int32_t b = 0; b < blocks; ++b, sums += kBakedPanel * kPixels) {
-      prefetch(at + kBakedChunk, b, blocks);
-      code(s.planes + s.blocks[b].start, s.chunk);
-      tile.two_sums ? widen<true>(tile, bias, s.chunk, sums) : widen<false>(tile, bias, s.chunk, sums);
-    }
-    bias = nullptr;
-  }
-}
-
-// --- outputs ----------------------------------------------------------------------------------------------------------------
 
 // sums: 16 outputs, kPixels apart, of 16 pixels; panel: the same, [pixel][output] with `row` outputs a pixel, and pixel 8 l + i from
 // lane 4 l + i.
@@ -196,62 +123,27 @@ void transpose(const int32_t* sums, int32_t* panel, int64_t row) {
   }
 }
 
-void write_block(const BakedWork& work, const Strip& strip, Finish finish, const Block& block, const int32_t* sums, const Scratch& s) {
-  const int64_t row = strip.vectors * kLanes;
-  for (int64_t o = 0; o < strip.outputs; o += kLanes) {
-    transpose(sums + o * kPixels, s.panel + o, row);
-    transpose(sums + o * kPixels + kLanes, s.panel + o + 4 * row, row);
-  }
-  const ConvArgs& a = work.args;
-  Pixels pixels;
-  for (int32_t i = block.first; i < block.last; ++i) {
-    const Segment& g = s.segments[i];
-    const int64_t y = g.image * a.y_image + g.row * a.y_row + g.column * a.y_pixel;
-    const int64_t r = g.image * a.r_image + g.row * a.r_row + g.column * a.r_pixel;
-    for (int32_t p = 0; p < g.count; ++p) pixels.y[p] = y + p * a.y_pixel, pixels.r[p] = r + p * a.r_pixel;
-    finish(strip, pixels, g.count, s.panel + g.lane * row);
+// A block's sums to [pixel][output], `row` outputs a pixel.
+void transpose_block(const int32_t* sums, int64_t outputs, int32_t* panel, int64_t row) {
+  for (int64_t o = 0; o < outputs; o += kLanes) {
+    transpose(sums + o * kPixels, panel + o, row);
+    transpose(sums + o * kPixels + kLanes, panel + o + 4 * row, row);
   }
 }
 
-void run_panel(const BakedWork& work, const BakedPanel& panel, int32_t blocks, const Scratch& s) {
-  for (const BakedTile& tile : panel.tiles) run_tile(work, panel, tile, blocks, s);
-  Strip strip;
-  strip.args = &work.args;
-  strip.output = panel.output;
-  strip.outputs = panel.outputs;
-  strip.vectors = panel.outputs > 2 * kLanes ? 4 : panel.outputs > kLanes ? 2 : 1;
-  for (int64_t o = 0; o < kBakedPanel; ++o) strip.multiplier[o] = o < panel.outputs ? work.args.multiplier[panel.output + o] : 0.0f;
-  const Finish finish = pick_finish(strip);
-  const int32_t* sums = s.sums;
-  for (int32_t b = 0; b < blocks; ++b, sums += kBakedPanel * kPixels) write_block(work, strip, finish, s.blocks[b], sums, s);
-}
+#include "kernels/baked/run.h"
 
 }  // namespace
 }  // namespace baked_isa_avx512vnni
 
-size_t baked_scratch_bytes(const BakedGeometry& geometry) {
-  using namespace baked_isa_avx512vnni;
-  const size_t segments = static_cast<size_t>(geometry.max_segments()) * sizeof(Segment);
-  return static_cast<size_t>(plane_bytes(geometry) + kSumBytes + kChunkBytes + kPanelBytes + kBlockBytes) + (segments + 63) / 64 * 64;
-}
-
-void run_baked_avx512vnni(const BakedWork& work) {
-  using namespace baked_isa_avx512vnni;
-  const Scratch scratch = carve(work.geometry, work.scratch);
-  prefetch(work.code + work.panels[0].tiles[0].chunks[0], 0, 1);
-  for (int64_t row = work.row_begin; row < work.row_end;) {
-    const Band band = work.geometry.next_band(row, work.row_end);
-    const int32_t blocks = work.geometry.blocks(band, scratch.blocks, scratch.segments);
-    int64_t laid_out = -1;  // the group whose pixels are in the planes
-    for (int64_t p = 0; p < work.panel_count; ++p) {
-      const BakedPanel& panel = work.panels[p];
-      if (panel.group != laid_out) lay_out(work, band, panel.group, scratch.planes);
-      laid_out = panel.group;
-      run_panel(work, panel, blocks, scratch);
-    }
-    row += band.images * band.rows;
-  }
-}
+extern const BakedKernel baked_avx512vnni;
+const BakedKernel baked_avx512vnni = {
+    "avx512_baked",         "avx512vnni",
+    Emitter512::kHalves,    Emitter512::kSums,
+    Emitter512::kAddBytes,  Emitter512::kLoadBytes,
+    100,                    bake<Emitter512>,
+    baked_isa_avx512vnni::run, baked_isa_avx512vnni::scratch_bytes,
+};
 
 }  // namespace tritkit
 #endif

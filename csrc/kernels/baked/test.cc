@@ -6,7 +6,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "base/cpu.h"
@@ -143,7 +145,8 @@ struct Data {
   }
 };
 
-int baked_ran = 0, gather_ran = 0;
+int gather_ran = 0;
+std::map<std::string, int> baked_ran;  // by kernel
 
 bool same(const Case& c, const char* name, const std::vector<uint8_t>& expected, const std::vector<uint8_t>& given) {
   if (expected == given) return true;
@@ -156,16 +159,16 @@ bool same(const Case& c, const char* name, const std::vector<uint8_t>& expected,
   return false;
 }
 
-bool check_baked(const Case& c, Data& data, const ConvWeights& weights, const std::vector<uint8_t>& expected) {
-  const std::unique_ptr<BakedConv> baked = BakedConv::make(c.s, c.pads, weights, nullptr, size_t{64} << 20, true);
+bool check_baked(const Case& c, Data& data, const ConvWeights& weights, const std::vector<uint8_t>& expected, const BakedKernel& kernel) {
+  const std::unique_ptr<BakedConv> baked = BakedConv::make(c.s, c.pads, weights, kernel.isa, size_t{64} << 20, true);
   if (!baked) return true;
-  ++baked_ran;
+  ++baked_ran[kernel.name];
   std::vector<uint8_t> scratch(baked->scratch_bytes() + 64), given(data.y_bytes);
   uint8_t* const aligned = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64;
   data.a.packed = nullptr, data.a.y = given.data();
   const int64_t parts = pick(1, 4);
   for (int64_t part = 0; part < parts; ++part) baked->run(data.a, c.batch, part, parts, aligned);
-  return same(c, BakedConv::name(), expected, given);
+  return same(c, baked->name(), expected, given);
 }
 
 bool check_gather(const Case& c, Data& data, const ConvWeights& weights, const std::vector<uint8_t>& expected, int64_t panels) {
@@ -189,20 +192,29 @@ bool check(const Case& c) {
   slow.pack(c.s, weights, packed.data());
   data.a.packed = packed.data(), data.a.y = expected.data();
   slow.run(data.a, {0, c.batch * c.s.out_h * c.s.out_w, 0, slow.panels(c.s)});
-  const bool baked = check_baked(c, data, weights, expected);
-  return check_gather(c, data, weights, expected, slow.panels(c.s)) && baked;
+  bool right = check_gather(c, data, weights, expected, slow.panels(c.s));
+  const BakedKernel* kernels[2];
+  for (size_t i = baked_kernels(nullptr, kernels); i > 0; --i) right &= check_baked(c, data, weights, expected, *kernels[i - 1]);
+  return right;
 }
 
 }  // namespace
 
 int main() {
-  if (!cpu_has_isa("avx512vnni")) {
-    std::printf("no AVX-512 here: nothing to check\n");
+  const BakedKernel* kernels[2];
+  const size_t count = baked_kernels(nullptr, kernels);
+  if (count == 0) {
+    std::printf("no AVX2 here: nothing to check\n");
     return 0;
   }
   int wrong = 0;
   for (int i = 0; i < 600 && wrong < 5; ++i) wrong += !check(random_case(i));
-  std::printf("%s ran %d of 600 cases, %s %d; %d differ\n", BakedConv::name(), baked_ran, GatherConv::name(), gather_ran, wrong);
-  const bool all = baked_ran >= 500 && (gather_ran >= 500 || !GatherConv::available(nullptr));
+  bool all = gather_ran >= 500 || !GatherConv::available(nullptr);
+  std::printf("of 600 cases %s ran %d", GatherConv::name(), gather_ran);
+  for (size_t i = 0; i < count; ++i) {
+    std::printf(", %s %d", kernels[i]->name, baked_ran[kernels[i]->name]);
+    all &= baked_ran[kernels[i]->name] >= 500;
+  }
+  std::printf("; %d differ\n", wrong);
   return wrong != 0 || !all;
 }

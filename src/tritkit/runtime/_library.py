@@ -39,6 +39,7 @@ class COptions(ctypes.Structure):
         ("isa", c_char_p),
         ("engine", c_char_p),
         ("code_limit", c_int64),
+        ("tuned", c_char_p),
     )
 
 
@@ -81,6 +82,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "tk_session_open": (c_int32, [c_char_p, POINTER(COptions), POINTER(c_void_p), POINTER(CError)]),
     "tk_session_open_memory": (c_int32, [c_char_p, c_size_t, POINTER(COptions), POINTER(c_void_p), POINTER(CError)]),
     "tk_session_close": (None, [c_void_p]),
+    "tk_session_tuned": (c_char_p, [c_void_p]),
     "tk_session_threads": (c_int32, [c_void_p]),
     "tk_session_input_count": (c_size_t, [c_void_p]),
     "tk_session_output_count": (c_size_t, [c_void_p]),
@@ -90,6 +92,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "tk_session_metadata": (c_int32, [c_void_p, c_size_t, POINTER(c_char_p), POINTER(c_char_p), POINTER(CError)]),
     "tk_session_step_count": (c_size_t, [c_void_p]),
     "tk_session_step": (c_int32, [c_void_p, c_size_t, POINTER(CStepInfo), POINTER(CError)]),
+    "tk_session_step_predicted": (c_int64, [c_void_p, c_size_t]),
     "tk_session_arena_bytes": (c_int64, [c_void_p, c_int64]),
     "tk_session_run": (
         c_int32,

@@ -48,6 +48,8 @@ class StepInfo:
     code_bytes: machine code made for the step, 0 where it has none.
     dense_microseconds, gather_microseconds, baked_microseconds: an image on one thread with each kind of kernel, as
         timed when the session was opened; None where it was not tried.
+    measured_microseconds, predicted_microseconds: the same of the kernel that runs a single image, and what the cost
+        model says of it; None for steps that are no ternary layers.
     """
 
     name: str
@@ -63,6 +65,8 @@ class StepInfo:
     dense_microseconds: float | None
     gather_microseconds: float | None
     baked_microseconds: float | None
+    measured_microseconds: float | None
+    predicted_microseconds: float | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,9 @@ class Session:
         that do not skip zeros; "gather" and "baked" those that do, without and with machine code made for the weights,
         for every ternary convolution that they can run; "reference" takes the plain loops that define the result.
     code_limit: bytes of machine code that the session may make; None: 64 MiB, 0: none.
+    tuned: a file that keeps what "auto" found, so that the next session opens without trying. It is made where it is
+        missing, and made anew where it belongs to another network, CPU, version or number of threads; `session.tuned`
+        says in a sentence what became of it. The result never depends on it.
     isa: use no newer instructions than these ("scalar", "avx2", "avxvnni", "avx512vnni"); None: all this CPU has;
         TRITKIT_ISA overrides it. The result never depends on it.
 
@@ -102,6 +109,7 @@ class Session:
         engine: str = "auto",
         isa: str | None = None,
         code_limit: int | None = None,
+        tuned: str | os.PathLike[str] | None = None,
     ) -> None:
         self._handle: Handle | None = None
         self._lib, opened = library(), c_void_p()
@@ -111,6 +119,7 @@ class Session:
             isa.encode() if isa else None,
             engine.encode(),
             _code_limit(code_limit),
+            os.fsencode(Path(tuned)) if tuned is not None else None,
         )
         error = CError()
         if isinstance(model, bytes):
@@ -123,6 +132,7 @@ class Session:
         self.outputs = self._infos(lib.tk_session_output_count(self._handle), lib.tk_session_output)
         self.metadata = self._metadata()
         self.threads = int(lib.tk_session_threads(self._handle))
+        self.tuned = text(lib.tk_session_tuned(self._handle))
         self._output_sides = [tuple(d or 1 for d in v.shape[1:]) for v in self.outputs]
         self._calls: list[_Call] = []  # arguments of calls that are over, one for each thread that ran
 
@@ -198,6 +208,8 @@ class Session:
                     dense_microseconds=info.dense_nanoseconds / 1e3 or None,
                     gather_microseconds=info.gather_nanoseconds / 1e3 or None,
                     baked_microseconds=info.baked_nanoseconds / 1e3 or None,
+                    measured_microseconds=_measured(info) / 1e3 or None,
+                    predicted_microseconds=self._lib.tk_session_step_predicted(self._handle, i) / 1e3 or None,
                 )
             )
         return rows
@@ -297,6 +309,14 @@ def as_table(rows: Sequence[StepInfo | StepTime]) -> str:
     lines = [names, *([_cell(v) for v in vars(row).values()] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _measured(info: CStepInfo) -> int:
+    """Nanoseconds of the kernel that runs a single image; 0 where none was timed."""
+    kernel = text(info.kernel).split(" / ")[0]
+    if kernel.endswith("_baked"):
+        return int(info.baked_nanoseconds)
+    return int(info.gather_nanoseconds if kernel.endswith("_gather") else info.dense_nanoseconds)
 
 
 def _cell(value: object) -> str:
