@@ -128,7 +128,7 @@ def test_mistakes_are_sorted_by_the_float_networks_certainty(data: Labelled) -> 
     sure = right * np.linspace(1, 5, 60, dtype=np.float32)[:, None]
     found = mistake_facts(np.roll(right, 1, axis=1), sure, data)
     assert found["images"] == 60
-    assert [row["image"] for row in found["shown"]] == list(range(59, 35, -1))
+    assert [row["image"] for row in found["shown"]] == list(range(59, 39, -1))
     first = found["shown"][0]
     assert first["float_probability"] == pytest.approx(math.exp(5) / (math.exp(5) + 9), rel=1e-5)
     assert first["label"] == first["float"] != first["ternary"]

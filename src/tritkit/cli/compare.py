@@ -105,7 +105,7 @@ def _render_models(facts: Facts, console: Console) -> None:
     console.print(table(["", "A", "B"], rows))
     if facts["time_ratio"] is not None:
         say(console, f"B takes {facts['bytes_ratio']:.2f} of A's bytes and {facts['time_ratio']:.2f} of its time, "
-            f"on {facts['threads']} threads, timed in turn.")  # fmt: skip
+            f"on {facts['threads']} thread{'s' * (facts['threads'] > 1)}, timed in turn.")  # fmt: skip
     _say_agreement(facts, console)
     say(console, "")
     columns = ("layer", "A", "B", "A not zero", "B", "A bytes", "B", "A µs", "B", "same codes")
@@ -131,7 +131,7 @@ def _render_runs(facts: Facts, console: Console) -> None:
     console.print(table(["", "A", "B"], rows))
     _say_agreement(facts, console)
     if facts["differences"]:
-        changed = [(row["key"], str(row["a"]), str(row["b"])) for row in facts["differences"]]
+        changed = [(row["key"], _word(row["a"]), _word(row["b"])) for row in facts["differences"]]
         say(console, "", "Their recipes differ in:")
         console.print(table(["", "A", "B"], changed))
     say(console, "")
@@ -164,3 +164,7 @@ def _say_agreement(facts: Facts, console: Console) -> None:
 
 def _one(value: float | None) -> str | None:
     return None if value is None else f"{value:,.1f}"
+
+
+def _word(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Say = Callable[[str], None]
 
-SHOWN = 24  # mistakes that have a picture
+SHOWN = 20  # mistakes that have a picture
 SENSITIVITY_IMAGES = 1000
 
 

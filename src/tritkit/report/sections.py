@@ -10,6 +10,7 @@ from tritkit.report.sections_accuracy import accuracy, mistakes, sensitivity
 
 Facts = dict[str, Any]
 _LAYER = Column("layer", "name")
+_BUSY = 1.25  # times the sum of its steps that a network takes at most on a quiet machine
 TRITS = (("minus", "−Wn"), ("zero", "0"), ("plus", "+Wp"))
 
 
@@ -121,6 +122,11 @@ def times(facts: Facts) -> Iterator[Block]:
         "{times.images_per_second|whole} images a second.",
         "lead",
     )
+    if facts["times"]["microseconds"] > _BUSY * facts["times"]["steps_microseconds"]:
+        yield Prose(
+            "Its steps, timed one by one, add up to {times.steps_microseconds|time} only: other programs ran meanwhile."
+            " Make the report again on a quiet machine."
+        )
     if limit is not None:
         yield Prose(
             "The limit is what this processor’s int8 dot product instruction reaches here: "
@@ -229,14 +235,8 @@ def kernels(facts: Facts) -> Iterator[Block]:
         "{kernels.single|count} have a single weight ({kernels.single_share|percent}).",
         "lead",
     )
-    known = facts["kernels"]["saved_macs"] is not None
-    saved = " and {kernels.saved_macs_share|percent} of the network’s multiply-adds" * known
-    yield Prose(
-        "An empty kernel adds nothing to its output: leaving all of them out would save {kernels.saved_bytes|bytes} of "
-        f"codes{saved}. A kernel of a single weight needs one addition a pixel. Whole filters that are empty: "
-        "{kernels.empty_outputs|count}; input channels that no kernel reads: {kernels.unread_inputs|count}. These can "
-        "be folded away exactly, without changing any integer of the result."
-    )
+    if facts["kernels"]["empty"]:
+        yield _savings(facts["kernels"])
     yield Figure(
         "kernels", "kernels.layers", "Kernels of each layer, taken at even distances",
         (("white", "+Wp"), ("grey", "0"), ("black", "−Wn")),
@@ -251,6 +251,16 @@ def kernels(facts: Facts) -> Iterator[Block]:
             Column("unread inputs", "unread_inputs", "count"), Column("codes of empty ones", "saved_bytes", "bytes"),
         ),
     )  # fmt: skip
+
+
+def _savings(found: Facts) -> Prose:
+    saved = " and {kernels.saved_macs_share|percent} of the network’s multiply-adds" * (found["saved_macs"] is not None)
+    return Prose(
+        "An empty kernel adds nothing to its output: leaving all of them out would save {kernels.saved_bytes|bytes} of "
+        f"codes{saved}. A kernel of a single weight needs one addition a pixel. Whole filters that are empty: "
+        "{kernels.empty_outputs|count}; input channels that no kernel reads: {kernels.unread_inputs|count}. These can "
+        "be folded away exactly, without changing any integer of the result."
+    )
 
 
 def operations(facts: Facts) -> Iterator[Block]:
