@@ -59,6 +59,7 @@ def command(
         "name": chosen.name,
         "test_error": result.test_error,
         **({"test_top5_error": result.test_top5_error} if result.test_top5_error is not None else {}),
+        **({"trained_on_test": True} if result.trained_on_test else {}),
         "weights": str(result.weights),
         "record": str(result.record),
     }
@@ -68,6 +69,7 @@ def command(
 
 def _render(facts: Facts, console: Console) -> None:
     top5 = f", among five guesses {percent(facts['test_top5_error'], 2)}" if "test_top5_error" in facts else ""
-    say(console, f"test error {percent(facts['test_error'], 2)}{top5}")
+    where = " on the training images, for want of a folder val" if "trained_on_test" in facts else ""
+    say(console, f"test error {percent(facts['test_error'], 2)}{top5}{where}")
     say(console, f"weights {facts['weights']}\nrecord  {facts['record']}")
     say(console, f"Next: tritkit export {facts['weights']} -o {facts['name']}.onnx")

@@ -41,6 +41,10 @@ _S = TypeVar("_S", ImageSet, ImageFolder)
 class EvaluationImages(Protocol):
     """Images to count errors on."""
 
+    @property
+    def trained_on(self) -> bool:
+        """Whether they are the training images, so that errors say nothing about others."""
+
     def __len__(self) -> int:
         """Of all processes together."""
 
@@ -87,8 +91,11 @@ def load_images(
                 f"{found.root} has {len(found.classes)} classes, the network {outputs} outputs, one for each folder of"
                 f" {folder.root}; set classes, or complete the folders"
             )
-    reading = _Reading(recipe, ranks, bad, default_workers(ranks.world) if workers is None else workers)
-    return FolderImages(folder, reading), FolderEvaluation(val, reading), folder.classes
+    reading = _Reading(recipe, ranks, bad, default_workers(ranks.here) if workers is None else workers)
+    same = val.root == folder.root
+    if ranks.first and not same:
+        reading.reasons.extend(val.skipped)
+    return FolderImages(folder, reading), FolderEvaluation(val, reading, same), folder.classes
 
 
 class MemoryImages:
@@ -139,6 +146,7 @@ class MemoryEvaluation:
     images: ImageSet
     recipe: Recipe
     ranks: Ranks
+    trained_on: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
@@ -233,6 +241,7 @@ class FolderEvaluation:
 
     folder: ImageFolder
     reading: _Reading
+    trained_on: bool = False
 
     def __len__(self) -> int:
         return len(self.folder)

@@ -40,14 +40,15 @@ from tritkit.train.synchronised import separate_, synchronise_
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run left: its error on the test images (0..1), that of five guesses where there are folders of
-    classes, and where its files are.
+    """What a finished run left: its error on the test images (0..1), where its files are, for a folder of pictures the
+    error of five guesses, and whether the test images are the training images, for want of others.
     """
 
     test_error: float
     weights: Path
     record: Path
     test_top5_error: float | None = None
+    trained_on_test: bool = False
 
 
 def train(
@@ -119,7 +120,7 @@ def _trained(setting: _Setting, images: TrainingImages, test: EvaluationImages, 
         setting.out.mkdir(parents=True, exist_ok=True)
     if not resume and (setting.out / "record.jsonl").exists():
         raise UserError(f"{setting.out} holds a run already; choose another folder, or resume it")
-    with _deterministic(setting.ranks.device), torch.random.fork_rng():
+    with _deterministic(setting.ranks.device), _own_random(setting.ranks.device):
         run = _Run(setting, images)
         done = run.finished()
         if done is not None:
@@ -198,6 +199,7 @@ class _Run:
         errors = self._errors(test)
         row = {"kind": "final", "test_error": errors.top1, "test_images": errors.images, "layers": layer_rows(self.net)}
         row |= self._top5("test_top5_error", errors) | self._skipped() | stages.sizes(self.net)
+        row |= {"trained_on_test": True} if test.trained_on else {}
         if self.ranks.first:
             save_trained(self.out / "final.safetensors", self.net, self.recipe, errors.top1, self.setting.classes)
             self.record.append(row)
@@ -242,7 +244,7 @@ class _Run:
         if trained != self._trained:
             synchronise_(self.net)
             self._parallel = self.net  # let the old one go before the new one hooks the same parameters
-            self._parallel = DistributedDataParallel(self.net, broadcast_buffers=False)
+            self._parallel = DistributedDataParallel(self.net)
             self._trained = trained
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
@@ -356,8 +358,8 @@ class _Run:
         return {"processes": self.ranks.world, "accumulate": self.setting.accumulate}
 
     def _result(self, row: dict[str, Any]) -> RunResult:
-        top5 = row.get("test_top5_error")
-        return RunResult(row["test_error"], self.out / "final.safetensors", self.record.path, top5)
+        more = row.get("test_top5_error"), row.get("trained_on_test", False)
+        return RunResult(row["test_error"], self.out / "final.safetensors", self.record.path, *more)
 
 
 _ALONE = {"processes": 1, "accumulate": 1}
@@ -371,6 +373,11 @@ class _Sums:
     wrong: int = 0
     lr: float = 0.0  # of the last step
     seconds: float = 0.0
+
+
+def _own_random(device: torch.device) -> Any:
+    """Random states that are the caller's again afterwards."""
+    return torch.random.fork_rng(devices=[] if device.type == "cpu" else [device])
 
 
 @contextmanager

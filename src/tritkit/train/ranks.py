@@ -30,6 +30,7 @@ class Ranks:
     rank: int = 0
     world: int = 1
     device: torch.device = _CPU
+    here: int = 1  # processes on this machine
 
     @property
     def first(self) -> bool:
@@ -76,7 +77,7 @@ def joined() -> Iterator[Ranks]:
         return
     if dist.is_initialized():
         raise UserError("a process group exists already; call train where torchrun's processes begin")
-    ranks = Ranks(rank, world, device)
+    ranks = Ranks(rank, world, device, _number("LOCAL_WORLD_SIZE", world))
     with _told(ranks):
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
         yield ranks
