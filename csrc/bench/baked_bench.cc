@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -103,7 +104,7 @@ void measure(const Layer& l, double density, bool symmetric) {
   const double rate = clock_rate(), macs = static_cast<double>(pixels) * static_cast<double>(codes.size());
   const double slow = seconds([&] { dense->run(a, {0, pixels, 0, dense->panels(s)}); });
   const double begin = now();
-  const auto baked = BakedConv::make(s, {pad, pad, pad, pad}, weights, isa, size_t{64} << 20, true);
+  const auto baked = BakedConv::make(s, {pad, pad, pad, pad}, weights, isa, size_t{64} << 20, INFINITY);
   const double made = now() - begin;
   uint8_t* const scratch = aligned(works, baked->scratch_bytes());
   const double fast = seconds([&] { baked->run(a, l.images, 0, 1, scratch); });

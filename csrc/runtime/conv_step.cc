@@ -1,5 +1,7 @@
 // The weighted step: weights packed for the first kernel that fits, zero point folded into the bias.
 #include <algorithm>
+#include <cstring>
+#include <limits>
 #include <new>
 
 #include "base/checked.h"
@@ -13,7 +15,8 @@
 namespace tritkit {
 namespace {
 
-constexpr double kDenseRate = 115;     // multiply-adds a cycle of the widest dense kernel
+constexpr double kDenseRate = 115, kNarrowRate = 50;  // multiply-adds a cycle of the dense kernel of AVX512-VNNI; of the others
+constexpr double kAlways = std::numeric_limits<double>::infinity();
 constexpr int64_t kSparsePixels = 8;  // of an image, below which the memory of the weights decides, and dense ones are the smallest
 
 class ConvStep final : public Step {
@@ -90,11 +93,11 @@ ConvStep::ConvStep(const StepContext& context, const PlannedNode& node, const Co
   choose_kernel(context, conv);
   set_outputs(context, node, conv);
   fold(conv, x.scale, x.zero, own.scale);
-  pack(context, conv, node.window);
   ternary_ = conv.ternary;
   info.weights = static_cast<int64_t>(conv.codes.size());
   info.nonzero = info.weights - std::count(conv.codes.begin(), conv.codes.end(), int8_t{0});
   info.macs = info.weights * own.height * own.width;
+  pack(context, conv, node.window);
   describe();
   nanoseconds = info.macs / 100;
   split_panels_ = panels_ > 1 && info.packed_bytes > x_.bytes;
@@ -117,8 +120,9 @@ void ConvStep::describe() {
 // Of an image on one thread.
 double ConvStep::predicted_cycles() const {
   if (baked_ && baked_from_ == 1) return baked_->cycles(1);
-  if (gather_) return gather_->cycles(args_.shape.out_h * args_.shape.out_w);
-  return static_cast<double>(info.macs) / kDenseRate;
+  const double rate = std::strcmp(kernel_->isa, "avx512vnni") == 0 ? kDenseRate : kNarrowRate;
+  const double dense = static_cast<double>(info.macs) / rate;
+  return gather_ ? std::min(dense, gather_->cycles(args_.shape.out_h * args_.shape.out_w)) : dense;
 }
 
 void ConvStep::choose_kernel(const StepContext& context, const Conv& conv) {
@@ -196,7 +200,8 @@ void ConvStep::add_sparse(const StepContext& context, const Conv& conv, const Wi
   const BakedPads pads{window.top, window.left, window.bottom, window.right};
   if (context.choice) return add_chosen(context, pads, weights);
   if (tried || options.engine == Engine::gather) gather_ = GatherConv::make(args_, weights, isa, !tried);
-  if (tried || options.engine == Engine::baked) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, !tried);
+  const double rival = tried ? predicted_cycles() : kAlways;
+  if (tried || options.engine == Engine::baked) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, rival);
   if (baked_) *context.code_left -= baked_->code_bytes();
 }
 
@@ -205,7 +210,7 @@ void ConvStep::add_chosen(const StepContext& context, const BakedPads& pads, con
   const char* const isa = context.options.isa.empty() ? nullptr : context.options.isa.c_str();
   choice_ = *context.choice, chosen_ = true;
   if (choice_.gather) gather_ = GatherConv::make(args_, weights, isa, true);
-  if (choice_.baked_from > 0) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, true);
+  if (choice_.baked_from > 0) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, kAlways);
   if (baked_) *context.code_left -= baked_->code_bytes();
   baked_from_ = choice_.baked_from;
 }

@@ -7,6 +7,7 @@
 namespace tritkit {
 namespace {
 
+constexpr double kSparseGuess = 1.5;  // the estimate of code that is made may be so far above it
 constexpr double kDecodedCode = 28 * 1024, kNearCode = 640 * 1024;  // bytes of code that stay decoded; that stay in the second cache
 
 int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -38,13 +39,13 @@ size_t baked_kernels(const char*, const BakedKernel**) { return 0; }
 #endif
 
 std::unique_ptr<BakedConv> BakedConv::make(const ConvShape& shape, const BakedPads& pads, const ConvWeights& weights,
-                                           const char* isa_limit, size_t code_limit, bool always) {
+                                           const char* isa_limit, size_t code_limit, double rival) {
   const BakedKernel* kernels[2];
   if (baked_kernels(isa_limit, kernels) == 0) return nullptr;
   std::unique_ptr<BakedConv> conv(new BakedConv(*kernels[0], shape, pads));
   if (!weights.plus || !conv->geometry_.fits() || (shape.groups > 1 && shape.in_channels / shape.groups % 4 != 0)) return nullptr;
   conv->estimate(weights);
-  if (!always && (conv->code_size_ > static_cast<double>(code_limit) || !conv->promising())) return nullptr;
+  if (conv->code_size_ > kSparseGuess * static_cast<double>(code_limit) || std::min(conv->cycles(1), conv->cycles(16) / 16) >= rival) return nullptr;
   BakedProgram program = conv->kernel_.bake(shape, conv->geometry_, weights, code_limit);
   if (program.code.empty()) return nullptr;
   conv->code_ = CodeMemory(program.code);
@@ -61,11 +62,6 @@ void BakedConv::estimate(const ConvWeights& weights) {
   const double loads = std::min(nonzero, static_cast<double>(up(shape_.out_channels, kernel_.sums) * inputs));
   instructions_ = nonzero + loads;
   code_size_ = static_cast<double>(kernel_.add_bytes) * nonzero + static_cast<double>(kernel_.load_bytes) * loads;
-}
-
-bool BakedConv::promising() const {
-  const double macs = static_cast<double>(shape_.out_h * shape_.out_w * shape_.out_channels * geometry_.channels() * shape_.kernel_h * shape_.kernel_w);
-  return std::min(cycles(1), cycles(16) / 16) < macs / kernel_.dense;
 }
 
 size_t BakedConv::scratch_bytes() const { return kernel_.scratch_bytes(geometry_); }

@@ -13,7 +13,6 @@ struct BakedKernel {
   const char *name, *isa;  // "avx512_baked", "avx512vnni"
   int halves;              // calls of a chunk for 32 pixels
   int64_t sums, add_bytes, load_bytes;
-  double dense;  // multiply-adds a cycle of the dense kernels beside it, at least
   BakedProgram (*bake)(const ConvShape&, const BakedGeometry&, const ConvWeights&, size_t limit);
   void (*run)(const struct BakedWork&);
   size_t (*scratch_bytes)(const BakedGeometry&);  // of one thread
@@ -24,11 +23,10 @@ size_t baked_kernels(const char* isa_limit, const BakedKernel** out);
 
 class BakedConv {
  public:
-  // Null where the CPU or `isa_limit` (as in conv_kernels) lacks AVX2, the shape does not fit, the code would pass `code_limit`
-  // bytes, the system refuses executable memory, or (unless `always`) an estimate finds no batch for which it would be faster than
-  // a dense kernel.
+  // Null where the CPU or `isa_limit` (as in conv_kernels) lacks AVX2, the shape does not fit, the code would pass `code_limit` bytes,
+  // the system refuses executable memory, or an estimate finds no batch for which an image would take fewer cycles than `rival`.
   static std::unique_ptr<BakedConv> make(const ConvShape& shape, const BakedPads& pads, const ConvWeights& weights,
-                                         const char* isa_limit, size_t code_limit, bool always);
+                                         const char* isa_limit, size_t code_limit, double rival);
   const char* name() const { return kernel_.name; }
 
   // Part `part` of `parts` of `batch` images; `args` as for a kernel of conv.h, without packed weights. No allocation; parts may
@@ -47,7 +45,6 @@ class BakedConv {
   const BakedKernel& kernel_;
   ConvShape shape_;
   BakedGeometry geometry_;
-  bool promising() const;
   bool split_panels(int64_t batch, int64_t parts) const;
 
   std::vector<BakedPanel> panels_;

@@ -33,7 +33,7 @@ struct BakedProgram {
 
 inline constexpr int64_t kBakedSums = 24;   // of a tile at most
 inline constexpr int64_t kBakedPanel = 64;  // outputs
-inline constexpr int64_t kBakedChunk = 26 * 1024;  // bytes of a chunk at most: decoded, it fits a cache of 6,144 instructions (Zen 5)
+inline constexpr int64_t kBakedChunk = 20 * 1024;  // bytes of a chunk at most: decoded, it fits a cache of 6,144 instructions (Zen 5) with room
 
 // Empty code if it would pass `limit` bytes. `Emitter` is one of emitter.h.
 template <class Emitter>

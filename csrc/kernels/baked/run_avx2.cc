@@ -127,8 +127,8 @@ const BakedKernel baked_avx2 = {
     "avx2_baked",          "avx2",
     Emitter256::kHalves,   Emitter256::kSums,
     Emitter256::kAddBytes, Emitter256::kLoadBytes,
-    45,                    bake<Emitter256>,
-    baked_isa_avx2::run,   baked_isa_avx2::scratch_bytes,
+    bake<Emitter256>,      baked_isa_avx2::run,
+    baked_isa_avx2::scratch_bytes,
 };
 
 }  // namespace tritkit

@@ -141,8 +141,8 @@ const BakedKernel baked_avx512vnni = {
     "avx512_baked",         "avx512vnni",
     Emitter512::kHalves,    Emitter512::kSums,
     Emitter512::kAddBytes,  Emitter512::kLoadBytes,
-    100,                    bake<Emitter512>,
-    baked_isa_avx512vnni::run, baked_isa_avx512vnni::scratch_bytes,
+    bake<Emitter512>,       baked_isa_avx512vnni::run,
+    baked_isa_avx512vnni::scratch_bytes,
 };
 
 }  // namespace tritkit
