@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "diagnosis": {"deploy", "inspection", "runtime"},
     "packing": {"inspection"},
     "bench": {"models", "surgery", "ternary", "deploy", "runtime", "zoo"},
-    "report": {"bench", "inspection", "methods", "runtime"},
+    "report": {"bench", "inspection", "methods", "packing", "runtime"},
     "cli": {
         *("activations", "bench", "data", "deploy", "diagnosis", "inspection", "methods", "models"),
         *("packing", "post", "report", "runtime", "surgery", "ternary", "train", "zoo"),

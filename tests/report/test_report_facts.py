@@ -59,6 +59,15 @@ def test_entropy_bound_is_below_every_packing(facts: Facts) -> None:
             assert 0 < row["bound_bytes"] <= -(-row["weights"] // 5) < row["code_bytes"] == row["weights"] / 4
 
 
+def test_packed_bytes_are_those_of_the_packed_file(cli: Any, facts: Facts, tmp_path: Path) -> None:
+    packed = tmp_path / "net.tpack"
+    assert cli("pack", "resnet20-cifar10-ternary", "-o", packed).code == 0
+    assert facts["sizes"]["packed_bytes"] == packed.stat().st_size
+    assert all(
+        row["bound_bytes"] <= row["packed_bytes"] for row in facts["sizes"]["layers"] if row["kind"] == "ternary"
+    )
+
+
 def test_densities_are_those_of_the_codes(facts: Facts) -> None:
     codes = {row["name"]: row for row in facts["weights"]["codes"]}
     for row in facts["densities"]["layers"]:

@@ -22,7 +22,7 @@ from tritkit.report.accuracy import (
 from tritkit.report.kernels import kernel_facts, kernel_totals
 from tritkit.report.operations import operation_facts
 from tritkit.report.plan import parts
-from tritkit.report.sizes import code_facts, density_facts, size_facts
+from tritkit.report.sizes import code_facts, density_facts, packed_facts, size_facts
 from tritkit.report.timing import time_facts
 from tritkit.report.training import densities, latent_facts, latent_file, read_run, training_facts
 from tritkit.report.verdict import read_bench, verdict_facts
@@ -76,7 +76,7 @@ class _Gathering:
         session = self._session(threads)
         macs = {} if session is None else _macs(session, set(self.names))
         ternary, codes, kernels = self._weights(macs)
-        sizes = size_facts(self.inspected, codes)
+        sizes = size_facts(self.inspected, codes, packed_facts(self.inspected, self.path))
         facts: Facts = {
             "format": FORMAT,
             "model": self._model(),

@@ -63,8 +63,10 @@ def sizes(facts: Facts) -> Iterator[Block]:
     if found["code_bytes"]:
         yield Prose(
             "The ternary codes take {sizes.code_bytes|bytes} in the file; five to a byte they would take "
-            "{sizes.five_trit_bytes|bytes}, and an entropy coder cannot go below {sizes.bound_bytes|bytes} "
-            "({sizes.bound_share|percent} of what they take), which would make the file {sizes.download_bytes|bytes}."
+            "{sizes.five_trit_bytes|bytes}, and no coder of single weights goes below {sizes.bound_bytes|bytes}, "
+            "{sizes.bound_share|percent} of what they take."
+            + " For download tritkit pack makes the file {sizes.packed_bytes|bytes}, {sizes.packed_ratio|times} times "
+            "smaller than float32." * (found["packed_bytes"] is not None)
         )
     yield Table(
         "Bytes by layer; the bound is that of an entropy coder that codes each weight on its own",
@@ -78,6 +80,7 @@ def sizes(facts: Facts) -> Iterator[Block]:
             Column("times smaller", "ratio", "times"),
             Column("bits a weight", "bits_a_weight", "two"),
             Column("share of file", "share", "percent"),
+            Column("codes packed", "packed_bytes", "bytes"),
             Column("entropy bound", "bound_bytes", "bytes"),
         ),
     )
@@ -259,7 +262,7 @@ def _savings(found: Facts) -> Prose:
         "An empty kernel adds nothing to its output: leaving all of them out would save {kernels.saved_bytes|bytes} of "
         f"codes{saved}. A kernel of a single weight needs one addition a pixel. Whole filters that are empty: "
         "{kernels.empty_outputs|count}; input channels that no kernel reads: {kernels.unread_inputs|count}. These can "
-        "be folded away exactly, without changing any integer of the result."
+        "be folded away exactly (tritkit fold), without changing any integer of the result."
     )
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tritkit.packing import layer_sizes, pack
 from tritkit.report import published
 
 Facts = dict[str, Any]
 _STEPS = 40  # layers that the waterfall shows one by one; the least savings beyond are one step
 
 
-def size_facts(inspected: Facts, codes: dict[str, Facts]) -> Facts:
-    """Bytes as float32, in the file, and the least that an entropy coder could reach, layer by layer.
+def size_facts(inspected: Facts, codes: dict[str, Facts], packed: Facts | None) -> Facts:
+    """Bytes as float32, in the file, packed, and the least that an entropy coder could reach, layer by layer.
 
-    inspected: what `inspect_file` says. codes: `code_facts` of the ternary layers, by name.
+    inspected: what `inspect_file` says. codes: `code_facts` of the ternary layers, by name. packed: `packed_facts`.
     """
+    by_name = {} if packed is None else packed["layers"]
     rows = [_layer(row, codes.get(row["name"]), inspected["bytes"]) for row in inspected["layers"]]
+    rows = [row | {"packed_bytes": by_name.get(row["name"])} for row in rows]
     known = [row for row in rows if row["bytes"] is not None]
     ternary = [row for row in known if row["bound_bytes"] is not None]
     stored = sum(row["bytes"] for row in known)
@@ -36,9 +40,18 @@ def size_facts(inspected: Facts, codes: dict[str, Facts]) -> Facts:
         "five_trit_bytes": sum(-(-row["weights"] // 5) for row in ternary),
         "bound_bytes": bound,
         "bound_share": bound / stored_codes if stored_codes else None,
-        "download_bytes": inspected["bytes"] - stored_codes + bound,
+        "packed_bytes": None if packed is None else packed["bytes"],
+        "packed_ratio": None if packed is None else totals["float_bytes"] / packed["bytes"],
         "waterfall": _waterfall(known, totals["float_bytes"], inspected["bytes"]),
     }
+
+
+def packed_facts(inspected: Facts, path: Path) -> Facts | None:
+    """The whole file as `tritkit pack` writes it, and the codes of its layers; None for files of other tools."""
+    if inspected["format"] != "tritkit-onnx":
+        return None
+    data = path.read_bytes()
+    return {"bytes": len(pack(data)), "layers": {row.name: row.packed for row in layer_sizes(data)}}
 
 
 def _layer(row: Facts, codes: Facts | None, file_bytes: int) -> Facts:
