@@ -87,10 +87,13 @@ def _folded(graph: g.Graph, node: g.QConv | g.QGemm, x: Fixed) -> g.Node:
 
 
 def _without_weights(node: g.QConv | g.QGemm, channels: list[int], bias: NDArray[Any]) -> g.Node:
-    weight = node.weight
-    values = (weight.codes if isinstance(weight, g.TernaryWeight) else weight.values).copy()
-    values[:, channels] = 0
-    made = replace(weight, **{"codes" if isinstance(weight, g.TernaryWeight) else "values": values})
+    kept = np.ones(node.weight.shape[:2], np.int8).reshape(*node.weight.shape[:2], *[1] * (len(node.weight.shape) - 2))
+    kept[:, channels] = 0
+    made: g.Weight
+    if isinstance(node.weight, g.TernaryWeight):
+        made = replace(node.weight, codes=node.weight.codes * kept)
+    else:
+        made = replace(node.weight, values=node.weight.values * kept)
     return replace(node, weight=made, bias=bias.astype(np.int32))
 
 
@@ -169,8 +172,10 @@ def _read(node: g.QConv | g.QGemm, outputs: Mask) -> Mask:
 
 def _keep_groups(weight: g.Weight, channels: Mask) -> None:
     """Of input channels that share a scale all stay, or none."""
-    size = weight.group_size if isinstance(weight, g.TernaryWeight) else None
-    for start in range(0, len(channels), size) if size is not None else ():
+    if not isinstance(weight, g.TernaryWeight) or weight.group_size is None:
+        return
+    size = weight.group_size
+    for start in range(0, len(channels), size):
         channels[start : start + size] |= channels[start : start + size].any()
 
 

@@ -85,5 +85,5 @@ def _layer_known(node: g.QConv | g.QGemm, x: Mask) -> Mask:
     uses = w.reshape(len(w), w.shape[1], -1).any(axis=2)  # [O, C / group]
     groups = node.group if isinstance(node, g.QConv) else 1
     each = channels.reshape(groups, -1).repeat(len(w) // groups, axis=0)  # [O, C / group]
-    known: Mask = (each | ~uses).all(axis=1)
+    known: Mask = np.asarray((each | ~uses).all(axis=1))
     return known.reshape(-1, *[1] * (x.ndim - 1))

@@ -132,7 +132,8 @@ def _codes_of(raw: UInt8, rows: int, row: int) -> UInt8 | None:
     pairs = pairs.reshape(rows, -1)
     if (pairs == 2).any() or pairs[:, row:].any():
         return None
-    return np.minimum(pairs[:, :row], 2).reshape(-1)
+    trits: UInt8 = np.minimum(pairs[:, :row], 2).reshape(-1)
+    return trits
 
 
 def _bytes_of(trits: UInt8) -> UInt8:
