@@ -261,8 +261,8 @@ def _savings(found: Facts) -> Prose:
     return Prose(
         "An empty kernel adds nothing to its output: leaving all of them out would save {kernels.saved_bytes|bytes} of "
         f"codes{saved}. A kernel of a single weight needs one addition a pixel. Whole filters that are empty: "
-        "{kernels.empty_outputs|count}; input channels that no kernel reads: {kernels.unread_inputs|count}. These can "
-        "be folded away exactly (tritkit fold), without changing any integer of the result."
+        "{kernels.empty_outputs|count}; input channels that no kernel reads: {kernels.unread_inputs|count}. Those that "
+        "nothing else holds, such as a shortcut, tritkit fold takes out without changing any integer of the result."
     )
 
 
