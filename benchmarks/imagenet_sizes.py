@@ -24,7 +24,7 @@ from tritkit.models import build
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "imagenet-samples" / "sizes.json"
 ENDS = {"alexnet-bn": ["conv0", "fct"]}
-METHODS: dict[str, Method] = {"ttq": TTQ(), "fgq4": FGQ(4)}
+METHODS: dict[str, Method] = {"ttq": TTQ(init="data", latent_gradient="straight-through"), "fgq4": FGQ(4)}
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "alexnet-bn")
 GROUPED = ("alexnet-bn",)  # FGQ's groups run over input channels, which a convolution in groups splits already
 
@@ -33,9 +33,14 @@ def measure(name: str, label: str, path: Path) -> dict[str, Any]:
     """Bytes of the file and of its parts."""
     torch.manual_seed(0)
     net = build(name)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            module.momentum = None  # plain averages: one batch sets the statistics
+    images = torch.randn(4, 3, 224, 224)
+    with torch.no_grad():
+        net.train()(images)
     tritkit.ternarize_(net, METHODS[label], exclude=ENDS.get(name, ["conv1", "fc"]))
     net = tritkit.quantize_activations(net.eval())
-    images = torch.randn(2, 3, 224, 224)
     tritkit.calibrate(net, [images])
     report = tritkit.export(net, path, images)
     totals = inspect_file(path)["totals"]

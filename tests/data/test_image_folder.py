@@ -178,7 +178,7 @@ def test_crops_are_those_of_the_scaled_picture(crop: CentreCrop | RandomCrop, si
     image = noise(5, *size)
     scale = 32 / min(size)
     whole = np.asarray(image.resize((int(size[0] * scale), int(size[1] * scale)), Image.Resampling.BILINEAR), np.int64)
-    got = crop(image, np.random.default_rng(7)).astype(np.int64)
+    got = np.asarray(crop(image, np.random.default_rng(7)), np.int64)
     assert got.shape == (24, 24, 3)
     random = np.random.default_rng(7)
     height, width = whole.shape[:2]
@@ -206,7 +206,7 @@ def test_random_resized_parts() -> None:
     assert np.abs(ratios).max() < np.log(4 / 3) + 0.1
     assert abs(np.mean(ratios)) < 0.05
     assert crop._part(1000, 10, random) == (493, 0, 506, 10)  # nothing fits: 4 : 3 in the middle
-    assert crop(noise(1, 1, 1), random).shape == (8, 8, 3)
+    assert crop(noise(1, 1, 1), random).size == (8, 8)
 
 
 def test_only_seed_epoch_and_place_decide_the_pixels(tmp_path: Path) -> None:
@@ -225,11 +225,11 @@ def test_only_seed_epoch_and_place_decide_the_pixels(tmp_path: Path) -> None:
     assert not torch.equal(whole, pixels([[0, 1, 2, 3], [4, 5, 6, 7]], epoch=1))
     assert not torch.equal(whole, pixels([[0, 1, 2, 3], [4, 5, 6, 7]], seed=2))
     assert whole.dtype == torch.uint8
-    assert whole.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_large_jpeg_is_decoded_smaller(tmp_path: Path) -> None:
     path = save(noise(4, 640, 480), tmp_path / "a.jpg", quality=95)
     assert read_picture(path, 100).size == (160, 120)
-    small, large = (CROP(read_picture(path, enough), np.random.default_rng(0)) for enough in (40, None))
-    assert np.abs(small.astype(int) - large).mean() < 3
+    crops = (CROP(read_picture(path, enough), np.random.default_rng(0)) for enough in (40, None))
+    small, large = (np.asarray(cut, np.int64) for cut in crops)
+    assert np.abs(small - large).mean() < 3

@@ -1,6 +1,6 @@
 """The papers' crops of photographs. Each computes the pixels of its crop only, whatever the size of the picture.
 
-A crop takes an RGB picture and a generator and gives uint8 [size, size, 3]; sizes are pixels.
+A crop takes an RGB picture and a generator and gives one of `size` x `size` pixels.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.uint8]
-Crop = Callable[[Image.Image, np.random.Generator], Pixels]
+Crop = Callable[[Image.Image, np.random.Generator], Image.Image]
 _Box = tuple[float, float, float, float]  # left, top, right, bottom in the picture's pixels
 _BILINEAR = Image.Resampling.BILINEAR
 
@@ -26,7 +24,7 @@ class CentreCrop:
     size: int = 224
     short_side: int = 256
 
-    def __call__(self, image: Image.Image, random: np.random.Generator) -> Pixels:
+    def __call__(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         width, height = _scaled(image, self.short_side)
         left, top = (width - self.size) // 2, (height - self.size) // 2
         return _resized(image, self.size, _box(image, (width, height), left, top, self.size))
@@ -41,7 +39,7 @@ class RandomCrop:
     size: int = 224
     short_side: int = 256
 
-    def __call__(self, image: Image.Image, random: np.random.Generator) -> Pixels:
+    def __call__(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         width, height = _scaled(image, self.short_side)
         left, top = (int(random.integers(0, side - self.size + 1)) for side in (width, height))
         return _mirrored(_resized(image, self.size, _box(image, (width, height), left, top, self.size)), random)
@@ -58,7 +56,7 @@ class RandomResizedCrop:
     area: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    def __call__(self, image: Image.Image, random: np.random.Generator) -> Pixels:
+    def __call__(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         return _mirrored(_resized(image, self.size, self._part(image.width, image.height, random)), random)
 
     def _part(self, width: int, height: int, random: np.random.Generator) -> _Box:
@@ -89,9 +87,9 @@ def _box(image: Image.Image, scaled: tuple[int, int], left: int, top: int, size:
     return left * x, top * y, min((left + size) * x, image.width), min((top + size) * y, image.height)
 
 
-def _resized(image: Image.Image, size: int, box: _Box) -> Pixels:
-    return np.asarray(image.resize((size, size), _BILINEAR, box=box))
+def _resized(image: Image.Image, size: int, box: _Box) -> Image.Image:
+    return image.resize((size, size), _BILINEAR, box=box)
 
 
-def _mirrored(pixels: Pixels, random: np.random.Generator) -> Pixels:
-    return pixels[:, ::-1] if random.random() < 0.5 else pixels
+def _mirrored(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else image

@@ -27,7 +27,7 @@ _OVERSAMPLED = 2  # a JPEG decoded smaller keeps at least this many pixels for o
 
 
 class PictureBatch(NamedTuple):
-    """images uint8 [N, 3, size, size] in channels-last memory, labels int64 [N], and why pictures were left out."""
+    """images uint8 [N, 3, size, size], labels int64 [N], and why pictures were left out."""
 
     images: Tensor
     labels: Tensor
@@ -84,7 +84,7 @@ def default_workers(processes: int = 1) -> int:
 
 
 class _Item(NamedTuple):
-    pixels: Tensor | None  # uint8 [size, size, 3]
+    pixels: Tensor | None  # uint8 [3, size, size]
     label: int
     bad: tuple[str, ...]
 
@@ -107,13 +107,13 @@ class _Pictures(Dataset[_Item]):
     def _pixels(self, index: int) -> Tensor:
         crop = self.loader.crop
         enough = _OVERSAMPLED * crop.short_side if isinstance(crop, CentreCrop | RandomCrop) else None
-        pixels = crop(read_picture(self.loader.folder.path(index), enough), self.loader.random(self.epoch, index))
-        return torch.from_numpy(pixels.copy())  # in one piece and writable
+        image = crop(read_picture(self.loader.folder.path(index), enough), self.loader.random(self.epoch, index))
+        return torch.from_numpy(np.stack([np.asarray(plane) for plane in image.split()]))
 
 
 def _collate(items: Sequence[_Item]) -> PictureBatch:
     good = [(item.pixels, item.label) for item in items if item.pixels is not None]
     bad = tuple(reason for item in items for reason in item.bad)
-    pixels = torch.stack([pixels for pixels, _ in good]) if good else torch.empty((0, 1, 1, 3), dtype=torch.uint8)
+    pixels = torch.stack([pixels for pixels, _ in good]) if good else torch.empty((0, 3, 1, 1), dtype=torch.uint8)
     labels = torch.tensor([label for _, label in good], dtype=torch.int64)
-    return PictureBatch(pixels.permute(0, 3, 1, 2), labels, bad)
+    return PictureBatch(pixels, labels, bad)

@@ -45,7 +45,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise ValueError("it has more than 8 bits a channel; convert it to an 8-bit file")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    image.load()  # what is wrong with the file shows here; the file can be closed then
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:

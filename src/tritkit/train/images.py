@@ -178,7 +178,8 @@ class _Reading:
                 raise UserError(f"{folder.root} has {bad_pictures(batch.bad)}")
             self.reasons.extend(batch.bad)
             images, labels = batch.images.to(self.ranks.device), batch.labels.to(self.ranks.device)
-            yield normalise(images, self.recipe.mean, self.recipe.std), labels
+            normal = normalise(images, self.recipe.mean, self.recipe.std)
+            yield normal.contiguous(memory_format=torch.channels_last), labels
 
     @property
     def middle(self) -> CentreCrop:
