@@ -16,6 +16,7 @@ namespace tritkit {
 namespace {
 
 constexpr double kDenseRate = 115, kNarrowRate = 50;  // multiply-adds a cycle of the dense kernel of AVX512-VNNI; of the others
+constexpr double kClearly = 0.92;  // machine code has to win by so much: it takes room in the caches from other layers and threads
 constexpr double kAlways = std::numeric_limits<double>::infinity();
 constexpr int64_t kSparsePixels = 8;  // of an image, below which the memory of the weights decides, and dense ones are the smallest
 
@@ -233,7 +234,7 @@ void ConvStep::choose(const int64_t* nanoseconds) {
     const double correction = static_cast<double>(nanoseconds[kBaked]) / baked_->cycles(1);
     baked_from_ = 0;
     for (const int64_t batch : kBatches) {
-      if (baked_from_ == 0 && correction * baked_->cycles(batch) < static_cast<double>(best * batch)) baked_from_ = batch;
+      if (baked_from_ == 0 && correction * baked_->cycles(batch) < kClearly * static_cast<double>(best * batch)) baked_from_ = batch;
     }
     if (baked_from_ == 0) baked_ = nullptr;
   }
