@@ -70,21 +70,25 @@ def command(
     Needs some training images without labels; takes about a minute for a CIFAR ResNet.
     """
     ask = _method(group_size, group)
-    from tritkit.post import Budget, choose_group_sizes, count, quantize
+    from tritkit.post import BitsPerWeight, choose_group_sizes, count, quantize
 
     loaded = load_float_network(model, architecture)
     batches = _batches(calibrate, loaded.shape, loaded.norm, images)
     steps, start = _steps(faithful, activations), time.perf_counter()
     with _bar() as progress:
-        method = choose_group_sizes(loaded.net, batches, ask, progress=progress) if isinstance(ask, Budget) else ask
-        net = quantize(loaded.net, method, batches, steps=steps, images=images, progress=progress)
+        chosen: FGQ | dict[str, FGQ]
+        if isinstance(ask, BitsPerWeight):
+            chosen = choose_group_sizes(loaded.net, batches, ask, progress=progress)
+        else:
+            chosen = ask
+        net = quantize(loaded.net, chosen, batches, steps=steps, images=images, progress=progress)
     seconds = time.perf_counter() - start
     report = export_network(net, out, loaded.shape, loaded.norm, loaded.classes, short_side_of(loaded.shape))
     facts = {
         "model": str(model),
         "file": str(out),
         "bytes": report.bytes,
-        "method": {"bits": ask.limit} if isinstance(ask, Budget) else ask.params(),
+        "method": {"bits": ask.limit} if isinstance(ask, BitsPerWeight) else ask.params(),
         "steps": "faithful" if faithful else "better",
         "activations": activations.value,
         "images": min(images, sum(map(len, batches))),
@@ -166,8 +170,8 @@ def _group(size: int | None) -> str:
 def _render(facts: Facts, console: Console) -> None:
     columns = ("layer", "weights", "kind", "group", "density", "multiplications", "of float", "removed", "additions")
     rows = [
-        (row["name"], row["weights"], row["kind"], _group(row["group_size"]), percent(row["density"]), row["multiplications"], row["macs"],
-         percent(row["removed"]), row["additions"])
+        (row["name"], row["weights"], row["kind"], _group(row["group_size"]), percent(row["density"]),
+         row["multiplications"], row["macs"], percent(row["removed"]), row["additions"])
         for row in facts["layers"]
     ]  # fmt: skip
     console.print(table(columns, rows, "multiplications and additions for one image"))
