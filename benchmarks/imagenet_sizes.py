@@ -25,7 +25,7 @@ from tritkit.models import build
 RESULT = Path(__file__).resolve().parent.parent / "results" / "imagenet-samples" / "sizes.json"
 ENDS = {"alexnet-bn": ["conv0", "fct"]}
 METHODS: dict[str, Method] = {"ttq": TTQ(init="data", latent_gradient="straight-through"), "fgq4": FGQ(4)}
-NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "alexnet-bn")
+NETWORKS = ("alexnet-bn", "resnet18", "resnet34", "resnet50", "resnet101")
 GROUPED = ("alexnet-bn",)  # FGQ's groups run over input channels, which a convolution in groups splits already
 
 
