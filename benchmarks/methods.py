@@ -33,6 +33,8 @@ RUNS: dict[str, list[str]] = {
     "absmean": ["method.name=absmean"],
     "lsq": ["method.name=lsq"],
     "bwn": ["method.name=bwn"],
+    "ttq-seed2": ["seed=2", "method.name=ttq", *DATA_SCALES],  # is the order of the two more than chance?
+    "twn-seed2": ["seed=2", "method.name=twn"],
     "fgq-4": ["method.name=fgq", "method.group_size=4"],
     "tga": ["method.name=tga"],
     "binary-connect": ["method.name=binary-connect", "method.scale=data"],  # ±1 would drown the float network's latents
