@@ -53,7 +53,7 @@ def test_overrides(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("epoch = 3", "r.toml: unknown key 'epoch'; allowed: activations, adam, batch_size"),
-        ("epochs = 0", "epochs is 0; input should be greater than or equal to 1"),
+        ("epochs = -1", "epochs is -1; input should be greater than or equal to 0"),
         ("lr = -0.1", "lr is -0.1; input should be greater than 0"),
         ("lr = nan", "lr is nan"),
         ("precision = 'float16'", "precision is 'float16'; input should be 'bfloat16' or 'float32'"),
