@@ -26,6 +26,7 @@ from tritkit.errors import TritkitError, UserError
 from tritkit.surgery import after_step_, freeze_codes_
 from tritkit.train import stages
 from tritkit.train.checkpoint import State, load_checkpoint, save_checkpoint
+from tritkit.train.density import density_penalty
 from tritkit.train.evaluate import Errors, count_errors
 from tritkit.train.files import told
 from tritkit.train.images import EvaluationImages, MemoryEvaluation, MemoryImages, TrainingImages, load_images
@@ -269,6 +270,8 @@ class _Run:
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=low):
             logits = self._parallel(images).float()
             loss = self.loss(logits, images, labels)
+        if self.recipe.density:
+            loss = loss + density_penalty(self.net, self.recipe.density)
         (loss / self.setting.accumulate).backward()  # type: ignore[no-untyped-call]
         self.sums.wrong += int((logits.argmax(1) != labels).sum())
         return float(loss.item())

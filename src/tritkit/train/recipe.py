@@ -74,6 +74,15 @@ class Distill(_Table):
     """Share of the teacher's term in the loss."""
 
 
+class Density(_Table):
+    """A penalty on the share of weights that are not zero: weight · max(0, density − target), see `train.density`."""
+
+    target: Annotated[float, Field(gt=0, lt=1)]
+    """Mean share of non-zero weights over the ternary layers, down to which the penalty pulls."""
+    weight: Positive = 1.0
+    """Loss for a density that is 1 too high; the loss of a batch is about 1 without a teacher."""
+
+
 class Activations(_Table):
     """8-bit activations simulated during training."""
 
@@ -176,6 +185,8 @@ class Recipe(_Table):
     """Probability spread evenly over all classes in the cross-entropy."""
     distill: Distill | None = None
     """A teacher to learn from; none is plain cross-entropy."""
+    density: Density | None = None
+    """A penalty that makes a method's layers sparser; none: the method alone decides."""
     activations: Activations | None = None
     """8-bit activations in the loop; none keeps them float."""
     freeze_codes_epoch: AtLeastOne | None = None
@@ -266,6 +277,7 @@ def _fields(place: list[str]) -> list[str]:
 
 _TABLES: dict[str, type[BaseModel]] = {
     "distill": Distill,
+    "density": Density,
     "activations": Activations,
     "adam": Adam,
     "dorefa": DoReFa,
@@ -292,6 +304,8 @@ def _contradiction(recipe: Recipe) -> str | None:
         return f"activations.from_epoch is {recipe.activations.from_epoch}; the run has {recipe.epochs} epochs"
     if recipe.post_training_images and (recipe.method is None or recipe.init is None):
         return "post_training_images chooses the codes that a method begins with: set method and init too"
+    if recipe.density and recipe.method is None:
+        return "density draws the weights of a method to zero; set method too"
     checks = (_dataset_contradiction, _adam_contradiction, _low_bit_contradiction, _deep_contradiction)
     return next((problem for problem in (check(recipe) for check in checks) if problem), None)
 
