@@ -17,7 +17,11 @@ from tritkit import methods
 from tritkit.cli.methods import all_methods, clauses, defaults
 
 ROOT = Path(__file__).resolve().parent.parent
-_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
+_PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)#\s]+)\)")
+_LINK = re.compile(r"(?<!!)\[((?:!\[[^\]]*\]\([^)]*\)|[^\]])*)\]\(([^)#\s]+)(#[^)]*)?\)")  # a picture may be its label
+_ITEM = re.compile(r"(?:\A|(?<=\.\n))([A-Za-z_\\]+(?:, [a-z_\\]+)*:) ")  # a parameter in a docstring
+_BAR = re.compile(r"`[^`\n]*\\\|[^`\n]*`")  # code in a table: on GitHub a bar is escaped there, on the site it is not
+_ESCAPED = re.compile(r"`[^`]*`|[*_]")
 
 
 def gather(folder: Path) -> None:
@@ -41,8 +45,24 @@ def method_page(row: dict[str, Any]) -> str:
     cls = methods.method_class(row["name"])
     formulas = "\n".join(f"    {clause}" for clause in clauses(row["summary"]))
     fields = f"`{row['class']}({defaults(row)})`" if row["parameters"] else f"`{row['class']}()`"
-    text = inspect.cleandoc(cls.__doc__ or "")
-    return f"# {row['name']}\n\n{row['paper']}\n\n{formulas}\n\n{fields}\n\n```text\n{text}\n```\n"
+    paper = re.sub(r"https://\S+", r"<\g<0>>", row["paper"])
+    return f"# {row['name']}\n\n{paper}\n\n{formulas}\n\n{fields}\n\n{prose(inspect.getdoc(cls) or '')}\n"
+
+
+def prose(docstring: str) -> str:
+    """A docstring as Markdown: blocks that are indented stay formulas, each parameter begins a line of its own."""
+    return "\n\n".join(_block(block) for block in docstring.split("\n\n"))
+
+
+def _block(block: str) -> str:
+    if all(line.startswith("    ") for line in block.split("\n")):
+        return block
+    text = re.sub(r"\n +", "\n", _ESCAPED.sub(_escape, block))
+    return _ITEM.sub(r"\n**\1** ", text).strip()
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0] if found[0].startswith("`") else "\\" + found[0]
 
 
 def _list_of_methods() -> str:
@@ -51,27 +71,35 @@ def _list_of_methods() -> str:
 
 
 def _relinked(text: str, source: Path, folder: Path, pages: dict[Path, Path]) -> str:
-    """Links to pages stay links; linked pictures are copied; links to other files become their names."""
+    """Links to pages stay links; pictures are copied; links to other files become their names."""
+
+    def picture(link: re.Match[str]) -> str:
+        label, target = link[1], link[2]
+        return link[0] if "://" in target else f"![{label}]({_copied((source.parent / target).resolve(), folder)})"
 
     def change(link: re.Match[str]) -> str:
-        picture, label, target, anchor = link[1], link[2], link[3], link[4] or ""
+        label, target, anchor = link[1], link[2], link[3] or ""
         if "://" in target:
             return link[0]
         path = (source.parent / target).resolve()
         if path in pages:
             return f"[{label}]({pages[path].name}{anchor})"
-        if picture or path.suffix in (".png", ".svg"):
-            if not path.is_file():
-                raise SystemExit(f"{source}: the picture {target} does not exist")
-            copied = folder / "pictures" / "-".join(path.relative_to(ROOT).parts)
-            copied.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, copied)
-            return f"{picture}[{label}](pictures/{copied.name}){anchor}"
+        if path.suffix in (".png", ".svg"):
+            return f"[{label}]({_copied(path, folder)})"
         if not path.exists():
             raise SystemExit(f"{source}: the link {target} leads nowhere")
         return f"{label} (`{path.relative_to(ROOT)}`)" if label != str(path.relative_to(ROOT)) else f"`{label}`"
 
-    return _LINK.sub(change, text)
+    return _BAR.sub(lambda code: code[0].replace("\\|", "|"), _LINK.sub(change, _PICTURE.sub(picture, text)))
+
+
+def _copied(picture: Path, folder: Path) -> str:
+    if not picture.is_file():
+        raise SystemExit(f"the picture {picture} does not exist")
+    copied = folder / "pictures" / "-".join(picture.relative_to(ROOT).parts)
+    copied.parent.mkdir(exist_ok=True)
+    shutil.copyfile(picture, copied)
+    return f"pictures/{copied.name}"
 
 
 if __name__ == "__main__":

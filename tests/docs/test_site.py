@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -20,6 +21,22 @@ def test_pages_are_gathered(tmp_path: Path) -> None:
     nav = (ROOT / "mkdocs.yml").read_text()
     named = {line.rsplit(": ", 1)[1] for line in nav.splitlines() if line.strip().startswith("- ") and ".md" in line}
     assert named <= made
+
+
+def test_links_of_the_gathered_pages_lead_somewhere(tmp_path: Path) -> None:
+    runpy.run_path(str(ROOT / "scripts" / "docs_pages.py"))["gather"](tmp_path / "docs")
+    broken = []
+    for page in (tmp_path / "docs").rglob("*.md"):
+        text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.S)
+        targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+        broken += [(page.name, t) for t in targets if "://" not in t and not (page.parent / t).is_file()]
+    assert broken == []
+
+
+def test_a_docstring_becomes_prose() -> None:
+    prose = runpy.run_path(str(ROOT / "scripts" / "docs_pages.py"))["prose"]
+    given = "Scales stay\npositive: a*b.\nt_s: `a_b`, in [0, 1),\n    or more.\n\n    y = a*b"
+    assert prose(given) == "Scales stay\npositive: a\\*b.\n\n**t\\_s:** `a_b`, in [0, 1),\nor more.\n\n    y = a*b"
 
 
 def test_the_doctors_findings_are_all_on_its_page() -> None:
