@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from performance import RESULTS, commit
+from performance_page import group_table
 
 import tritkit
 from tritkit.bench import Plan, run
@@ -55,19 +56,6 @@ def rows(size: str, path: Path, seconds: float) -> list[dict[str, Any]]:
     return found
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Rows of the same batch and threads side by side, as Markdown."""
-    lines = [f"| batch, threads | {' | '.join(f'N = {size}' for size in SIZES)} | fastest int8 engine |"]
-    lines += ["|---" * (len(SIZES) + 2) + "|"]
-    for batch, threads in dict.fromkeys((row["batch"], row["threads"]) for row in found):
-        here = {row["group_size"]: row["ms"] for row in found if (row["batch"], row["threads"]) == (batch, threads)}
-        ours = " | ".join(f"{here[size]['tritkit']:.3f}" for size in SIZES)
-        peers = {name: min(times[name] for times in here.values() if times.get(name)) for name in PEERS}
-        best = min(peers, key=peers.__getitem__)
-        lines.append(f"| {batch}, {threads} | {ours} | {peers[best]:.3f} ({best}) |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=8.0, help="to time one batch size")
@@ -77,7 +65,7 @@ def main() -> None:
         paths = {size: make(size, Path(folder)) for size in SIZES}
         found = [row for size, path in paths.items() for row in rows(size, path, options.seconds)]
     OUT.write_text(json.dumps({"commit": commit(), "rows": found}, indent=1) + "\n")
-    print(table(found))
+    print(group_table(found))
 
 
 if __name__ == "__main__":

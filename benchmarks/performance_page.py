@@ -42,7 +42,23 @@ def page(found: dict[str, list[dict[str, Any]]]) -> str:
     for network, rows in found.items():
         parts.append(f"## {TITLES[network]}\n")
         parts += [times(rows), sizes(rows)]
-    return "\n".join(parts)
+    return "\n".join([*parts, *beside()])
+
+
+def beside() -> Iterator[str]:
+    """What benchmarks/group_sizes.py and benchmarks/avx2.py measured."""
+    if (RESULTS / "groups.json").is_file():
+        yield "## Groups of weights\n"
+        yield "ResNet-20 after post-training with a scale for N weights, milliseconds (`benchmarks/group_sizes.py`).\n"
+        yield group_table(json.loads((RESULTS / "groups.json").read_text())["rows"]) + "\n"
+    if (RESULTS / "avx2.json").is_file():
+        yield "## Held to AVX2\n"
+        yield "Batch 1, our ternary network beside our int8 one (`benchmarks/avx2.py`): no AVX-512, no dot products.\n"
+        head = ["network", "threads", "not zero", "ternary ms", "int8 ms", "ratio"]
+        yield "\n".join([_line(head), "|---" * len(head) + "|"])
+        for row in json.loads((RESULTS / "avx2.json").read_text())["rows"]:
+            times = [ms(row["ternary_ms"]), ms(row["int8_ms"]), f"**{row['ratio']:.2f}**"]
+            yield _line([row["network"], row["threads"], f"{100 * row['density']:.0f} %", *times])
 
 
 def machine(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -101,6 +117,22 @@ def _fastest(cell: dict[str, Any], by_name: dict[str, dict[str, Any]], family: s
     if name is None:
         return ["–"] * 3
     return [name.removesuffix(f"-{family}"), ms(by_name[name]["median_ms"]), f"**{by_name[name]['ratio']:.2f}**"]
+
+
+def group_table(rows: list[dict[str, Any]]) -> str:
+    """Milliseconds by group size, rows of the same batch and threads side by side."""
+    columns = list(dict.fromkeys(row["group_size"] for row in rows))
+    lines = [_line(["batch", "threads", *(f"N = {size}" for size in columns), "fastest int8 engine", "ms"])]
+    lines.append("|---" * (len(columns) + 4) + "|")
+    for batch, threads in dict.fromkeys((row["batch"], row["threads"]) for row in rows):
+        here = {row["group_size"]: row["ms"] for row in rows if (row["batch"], row["threads"]) == (batch, threads)}
+        peers = [
+            (value, name) for times in here.values() for name, value in times.items() if name != "tritkit" and value
+        ]
+        best, name = min(peers)
+        ours = [ms(here[size]["tritkit"]) for size in columns]
+        lines.append(_line([batch, threads, *ours, name.removesuffix("-int8"), ms(best)]))
+    return "\n".join(lines)
 
 
 def times(rows: list[dict[str, Any]]) -> str:
