@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from planting import PLANTED, Planted, small_images
 
 import tritkit
 from tritkit.cli.app import run_app
-from tritkit.diagnosis import FAULT, KINDS, diagnose
+from tritkit.deploy import from_onnx, to_onnx
+from tritkit.deploy import graph as g
+from tritkit.diagnosis import FAULT, KINDS, Finding, diagnose, grouped
 from tritkit.errors import ModelFileError, UserError
 from tritkit.methods import BWN, FGQ, TTQ
 from tritkit.models import build, load_float
@@ -145,6 +149,73 @@ def test_exit_codes_and_json(doctor: Callable[..., tuple[int, str, str]], tmp_pa
     code, out, _ = doctor("resnet20-cifar10-ternary")
     assert code == 0
     assert "healthy; looked at weights" in out
+
+
+def test_findings_of_one_kind_are_one_group_with_the_sum_of_their_costs() -> None:
+    costs = {"a": (10, 0.5), "b": (30, 0.25), "c": (20, 0.75)}
+    found = [
+        Finding("collapsed-scale", at, f"what {at}", f"cost {at}", "fix", {"weights": n, "share_of_nonzero": part})
+        for at, (n, part) in costs.items()
+    ]
+    found.insert(1, Finding("wide-range", "x", "what x", "cost x", "fix", {"codes_used": 60.0, "bits_lost": 2.1}))
+    found.append(Finding("wide-range", "y", "what y", "cost y", "fix", {"codes_used": 8.0, "bits_lost": 5.0}))
+    scales, ranges = grouped(found)
+    assert (scales.places, scales.worst.place, scales.cost) == (("b", "c", "a"), "b", "60 weights in all; in b cost b")
+    assert (ranges.places, ranges.cost) == (("y", "x"), "in y cost y")
+    (alone,) = grouped(found[:1])
+    assert alone.cost == "cost a"
+
+
+def test_the_command_groups_what_its_json_lists(doctor: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    graph = from_onnx(hub("resnet20-cifar10-ternary"))
+    dead = ("layer1.0.conv1", "layer2.1.conv2", "layer3.0.conv1")
+    nodes = tuple(
+        replace(n, weight=replace(n.weight, codes=np.zeros_like(n.weight.codes)))
+        if isinstance(n, g.QConv) and n.name in dead
+        else n
+        for n in graph.nodes
+    )
+    path = tmp_path / "net.onnx"
+    path.write_bytes(to_onnx(replace(graph, nodes=nodes)).SerializeToString())
+    _, out, _ = doctor(path, "--json")
+    assert sorted(f["place"] for f in json.loads(out)["findings"]) == sorted(dead)
+    code, out, _ = doctor(path)
+    assert code == 1
+    assert out.count("dead-layer") == 1
+    assert "3 layers" in out
+    assert all(name in out for name in dead)
+    share = (16 * 16 * 9 + 32 * 32 * 9 + 32 * 64 * 9) / 270_896  # of all weights, first layer and classifier too
+    assert f"{100 * share:.0f} % of the network's weights in all" in " ".join(out.split())
+    assert "3 faults;" in out
+
+
+def test_few_images_are_not_judged_by() -> None:
+    report = diagnose(hub("resnet20-cifar10-ternary"), np.zeros((15, 3, 32, 32), np.float32))
+    assert report.findings == ()
+    assert report.looked_at == ("weights", "bytes", "speed")
+    assert "15 images say too little" in report.not_looked_at["activations"]
+
+
+def test_images_of_a_folder(doctor: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """CIFAR-10, whose files may be pictures themselves, or pictures, of all folders alike."""
+    pixels, labels, _ = sample("test")
+    records = np.concatenate([labels.astype(np.uint8)[:, None], pixels.reshape(1000, -1)], axis=1)
+    (tmp_path / "cifar").mkdir()
+    (tmp_path / "cifar" / "test_batch.bin").write_bytes(records.tobytes() * 10)
+    Image.new("RGB", (64, 64)).save(tmp_path / "cifar" / "cover.png")
+    code, out, _ = doctor("resnet20-cifar10-ternary", "--data", tmp_path / "cifar", "--json")
+    assert (code, json.loads(out)["images"]) == (0, 256)
+    for k in range(10):
+        (tmp_path / "pictures" / str(k)).mkdir(parents=True)
+        for i in range(60):
+            place = tmp_path / "pictures" / str(k) / f"{i}.png"
+            Image.fromarray(pixels[100 * k + i].transpose(1, 2, 0)).save(place)
+    code, out, _ = doctor("resnet20-cifar10-ternary", "--data", tmp_path / "pictures", "--json")
+    assert (code, json.loads(out)["findings"]) == (0, [])
+    (tmp_path / "empty").mkdir()
+    code, _, err = doctor("resnet20-cifar10-ternary", "--data", tmp_path / "empty")
+    assert code == 2
+    assert "neither pictures nor CIFAR-10" in err
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +19,23 @@ from tritkit.cli.output import Facts, cell, emit, say, talk
 from tritkit.cli.running import model_path
 from tritkit.errors import UserError
 
+if TYPE_CHECKING:
+    from tritkit.diagnosis import Group
+
 _MOST = 256  # images read
 _COLOURS = {"fault": "bold red", "waste": "bold yellow"}
 
 
 def examine(model: str, data: str | None, as_json: bool) -> int:
     """Report the findings; returns how many are faults."""
-    from tritkit.diagnosis import diagnose
+    from tritkit.diagnosis import diagnose, grouped
 
     path = _file(model)
     images = None if data is None else _images(path, data)
     if images is not None:
         talk(f"trying the network on {len(images)} images of {data}")
     report = diagnose(path, images)
-    emit(report.facts(), as_json, _render)
+    emit(report.facts(), as_json, partial(_render, groups=grouped(report.findings)))
     return 0 if report.healthy else 1
 
 
@@ -46,7 +51,7 @@ def _file(model: str) -> Path:
 
 
 def _images(path: Path, data: str) -> NDArray[np.float32]:
-    """The first images of `data`, as the file says they are prepared."""
+    """Some images of `data`, as the file says they are prepared; of a folder of pictures at even distances."""
     wanted = _wanted(path)
     place = Path(data)
     if data == "sample":
@@ -55,12 +60,16 @@ def _images(path: Path, data: str) -> NDArray[np.float32]:
         return _of_cifar(sample("test").images, wanted)
     if not place.is_dir():
         return read_images(place, wanted)[:_MOST]
-    pictures = sorted(p for p in place.rglob("*") if p.suffix.lower() in _PICTURES)[:_MOST]
-    if pictures:
-        return np.concatenate([read_images(picture, wanted) for picture in pictures])
-    from tritkit.data import load_cifar10
+    from tritkit.data.cifar10 import has_cifar10, load_cifar10
 
-    return _of_cifar(load_cifar10(data, "test").images.numpy(), wanted)
+    if has_cifar10(place):
+        return _of_cifar(load_cifar10(place, "test").images.numpy(), wanted)
+    files = (Path(at, name) for at, _, names in os.walk(place, followlinks=True) for name in names)
+    pictures = sorted(file for file in files if file.suffix.lower() in _PICTURES)
+    if not pictures:
+        raise UserError(f"{place} has neither pictures nor CIFAR-10; give a folder that has, or an .npy file")
+    spread = pictures[:: max(len(pictures) // _MOST, 1)][:_MOST]
+    return np.concatenate([read_images(picture, wanted) for picture in spread])
 
 
 def _of_cifar(pixels: NDArray[np.uint8], wanted: Preprocessing) -> NDArray[np.float32]:
@@ -83,9 +92,9 @@ def _wanted(path: Path) -> Preprocessing:
     return preprocessing_of(shape, json.loads(graph.metadata.get("tritkit.input", "{}")))
 
 
-def _render(facts: Facts, console: Console) -> None:
-    for finding in facts["findings"]:
-        _show(finding, console)
+def _render(facts: Facts, console: Console, groups: list[Group]) -> None:
+    for group in groups:
+        _show(group, console)
     faults = sum(finding["severity"] == "fault" for finding in facts["findings"])
     waste = len(facts["findings"]) - faults
     looked = ", ".join(facts["looked_at"])
@@ -96,11 +105,16 @@ def _render(facts: Facts, console: Console) -> None:
         say(console, f"not looked at: {what} ({why}{hint})")
 
 
-def _show(finding: dict[str, Any], console: Console) -> None:
-    head = Text(finding["severity"], style=_COLOURS[finding["severity"]])
-    console.print(Text("  ").join([head, Text.assemble(cell(finding["place"]), style="bold"), cell(finding["kind"])]))
-    for label, key in (("", "what"), ("cost: ", "cost"), ("fix:  ", "fix")):
-        console.print(Padding(cell(label + finding[key]), (0, 0, 0, 7)))
+def _show(group: Group, console: Console) -> None:
+    """One finding, or those of one kind in many layers: what is wrong in the worst, and the cost of all."""
+    worst, many = group.worst, len(group.findings)
+    head = Text(worst.severity, style=_COLOURS[worst.severity])
+    place = f"{many} layers" if many > 1 else worst.place
+    console.print(Text("  ").join([head, Text.assemble(cell(place), style="bold"), cell(worst.kind)]))
+    lines = [f"in {', '.join(group.places)}"] if many > 1 else []
+    lines += [f"{worst.place}: {worst.what}" if many > 1 else worst.what, f"cost: {group.cost}", f"fix:  {worst.fix}"]
+    for line in lines:
+        console.print(Padding(cell(line), (0, 0, 0, 7)))
     console.print()
 
 

@@ -39,6 +39,11 @@ def load_cifar10(root: str | Path | None = None, split: str = "train") -> ImageS
     return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), CLASSES)
 
 
+def has_cifar10(root: Path) -> bool:
+    """Whether `load_cifar10` would read from the folder `root`; its files may still be damaged."""
+    return root.is_dir() and _find(_candidates(root)) is not None
+
+
 def _candidates(root: str | Path | None) -> list[Path]:
     bases = [Path(root)] if root is not None else data_roots()
     if root is not None and not bases[0].is_dir():
@@ -46,12 +51,19 @@ def _candidates(root: str | Path | None) -> list[Path]:
     return [base / sub for base in bases for sub in ("", "cifar10")]
 
 
-def _layout(folders: list[Path]) -> tuple[Path, Callable[[Path, str], _Batch]]:
+def _find(folders: list[Path]) -> tuple[Path, Callable[[Path, str], _Batch]] | None:
     for folder in folders:
         for sub, marker, read in _LAYOUTS:
             for place in (folder / sub, folder):
                 if (place / marker).is_file():
                     return place, read
+    return None
+
+
+def _layout(folders: list[Path]) -> tuple[Path, Callable[[Path, str], _Batch]]:
+    found = _find(folders)
+    if found is not None:
+        return found
     looked = ", ".join(str(folder) for folder in folders[::2])
     raise UserError(
         f"no CIFAR-10 in {looked}; give its folder, set TRITKIT_DATA, or fetch it with tritkit.data.download_cifar10"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tritkit.diagnosis.finding import FAULT, KINDS, WASTE, Finding
+from tritkit.diagnosis.finding import FAULT, KINDS, WASTE, Finding, Group, grouped
 from tritkit.diagnosis.weights import byte_findings, weight_findings
 from tritkit.errors import UnsupportedError, UserError
 from tritkit.inspection import inspect_file, read_weights
@@ -27,7 +27,7 @@ from tritkit.inspection import inspect_file, read_weights
 if TYPE_CHECKING:
     from tritkit.deploy import Graph
 
-__all__ = ["FAULT", "KINDS", "WASTE", "Diagnosis", "Finding", "diagnose"]
+__all__ = ["FAULT", "KINDS", "WASTE", "Diagnosis", "Finding", "Group", "diagnose", "grouped"]
 
 _BATCH = 16
 
@@ -63,7 +63,7 @@ def diagnose(path: str | Path, images: NDArray[np.float32] | None = None) -> Dia
     """Examine a model file: ONNX, safetensors, or a run's checkpoint.pt.
 
     images: float32 [N, C, H, W], normalised as the network wants them; without them activations are not looked at.
-        Of a large network only the first are used, 16 at least.
+        Fewer than 16 say too little and are not looked at; large networks are tried on some of them, 16 at least.
     Raises UserError for a missing file or images that do not fit, ModelFileError for a damaged file.
     """
     path = Path(path)
@@ -77,20 +77,25 @@ def diagnose(path: str | Path, images: NDArray[np.float32] | None = None) -> Dia
     if isinstance(graph, str):
         skipped = {"activations": graph, "speed": graph}
     else:
-        speed, ran = list(_speed(path, graph)), 0
-        looked.append("speed")
-        if images is None:
-            skipped = {"activations": "no images given"}
-        else:
-            from tritkit.diagnosis.activations import activation_findings, first_images, observe
-
-            chosen = first_images(images, _macs(graph))
-            seen = observe(graph, _batches(_fitting(chosen, graph)))
-            found, ran = found + list(activation_findings(graph, seen)), seen.images
-            looked.append("activations")
-        found += speed
+        tried, skipped, ran = _activations(graph, images)
+        found += [*tried, *_speed(path, graph)]
+        looked += ["speed", "activations"] if ran else ["speed"]
     ordered = sorted(found, key=lambda finding: finding.severity != FAULT)
     return Diagnosis(str(path), tuple(ordered), tuple(looked), skipped, ran)
+
+
+def _activations(graph: Graph, images: NDArray[Any] | None) -> tuple[list[Finding], dict[str, str], int]:
+    """Findings, what was not looked at and why, images that ran."""
+    from tritkit.diagnosis.activations import FEWEST_IMAGES, activation_findings, observe, some_images
+
+    if images is None:
+        return [], {"activations": "no images given"}, 0
+    chosen = some_images(_fitting(images, graph), _macs(graph))
+    if len(chosen) < FEWEST_IMAGES:
+        few = f"{len(chosen)} image{'s say' if len(chosen) > 1 else ' says'} too little"
+        return [], {"activations": f"{few}; give {FEWEST_IMAGES} or more"}, 0
+    seen = observe(graph, _batches(chosen))
+    return list(activation_findings(graph, seen)), {}, seen.images
 
 
 def _graph(path: Path, kind: str) -> Graph | str:

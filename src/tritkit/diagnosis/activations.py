@@ -19,7 +19,8 @@ _CLIPPED = 0.02  # share of a tensor's codes at an end of its range; healthy one
 _INPUT_CLIPPED = 0.05
 _NARROW = 64  # codes between the smallest and the largest, of 256; fewer lose two bits
 _SILENT = 0.25  # share of a layer's filters, with weights, whose result is constant
-_FEWEST_IMAGES = 16  # below which all answers may well be one
+_FEWEST_VALUES = 256  # of a channel, below which one that is seldom above zero may look silent
+FEWEST_IMAGES = 16  # below which a tensor may well stay in a part of its range, and all answers be one
 _REQUANTIZED = (g.Quantize, g.QConv, g.QGemm, g.QAdd, g.QAveragePool, g.QRescale)
 _LIMITS = (1.0, 6.0)  # of clip(x, 0, 1) and of ReLU6, where codes at the end are meant to be there
 
@@ -157,7 +158,7 @@ def _silent(node: g.QConv | g.QGemm, seen: Observed) -> Iterator[Finding]:
     alive = node.weight.integers().reshape(node.weight.shape[0], -1).any(axis=1)
     silent = int((alive & (seen.low == seen.high)).sum())
     outputs, each = node.weight.shape[0], int(np.prod(node.weight.shape[1:]))
-    if share(silent, outputs) < _SILENT:
+    if share(silent, outputs) < _SILENT or seen.counts.sum() < _FEWEST_VALUES * outputs:
         return
     yield Finding(
         "dead-channels",
@@ -165,12 +166,12 @@ def _silent(node: g.QConv | g.QGemm, seen: Observed) -> Iterator[Finding]:
         f"{silent} of {outputs} channels have the same value everywhere, in every image, though they have weights",
         f"{silent * each:,} weights ({percent(share(silent, outputs))} of the layer) work for nothing",
         "their bias or batch norm pushes them below zero: fresh statistics (reestimate_bn_), a lower learning rate",
-        {"channels": silent, "share_of_channels": share(silent, outputs)},
+        {"channels": silent, "weights": silent * each, "share_of_channels": share(silent, outputs)},
     )
 
 
 def _one_answer(graph: Graph, seen: Observations) -> Iterator[Finding]:
-    if len(seen.answers) < _FEWEST_IMAGES or len(set(seen.answers)) > 1:
+    if not seen.answers or len(set(seen.answers)) > 1:
         return
     yield Finding(
         "one-answer",
@@ -182,6 +183,7 @@ def _one_answer(graph: Graph, seen: Observations) -> Iterator[Finding]:
     )
 
 
-def first_images(images: NDArray[Any], macs: int) -> NDArray[Any]:
-    """As many of them as take some ten seconds to look at, 16 to 256."""
-    return images[: int(np.clip(2e10 // max(macs, 1), 16, 256))]
+def some_images(images: NDArray[Any], macs: int) -> NDArray[Any]:
+    """As many of them as take some ten seconds to look at, 16 to 256, at even distances."""
+    count = int(np.clip(2e10 // max(macs, 1), FEWEST_IMAGES, 256))
+    return images[:: max(len(images) // count, 1)][:count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,6 +53,55 @@ KINDS = {
     "not-run": WASTE,
 }
 """Every kind of finding, and its severity."""
+
+
+_ADDED = {
+    "weights": "weights",
+    "filters": "filters",
+    "channels": "channels",
+    "bytes": "bytes",
+    "share_of_weights": "of the network's weights",
+    "share_of_time": "of an image's time",
+}
+"""Numbers of a finding that add up over layers, the one that tells the worst layer first."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Findings of one kind, the worst first."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def worst(self) -> Finding:
+        return self.findings[0]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return tuple(finding.place for finding in self.findings)
+
+    @property
+    def cost(self) -> str:
+        """Of all of them together, as far as costs add up; else of the worst."""
+        if len(self.findings) == 1:
+            return self.worst.cost
+        sums = {key: sum(f.numbers[key] for f in self.findings) for key in _ADDED if key in self.worst.numbers}
+        said = [f"{percent(n) if key.startswith('share') else f'{n:,.0f}'} {_ADDED[key]}" for key, n in sums.items()]
+        whole = f"{' and '.join(said)} in all; " if said else ""
+        return f"{whole}in {self.worst.place} {self.worst.cost}"
+
+
+def grouped(findings: Iterable[Finding]) -> list[Group]:
+    """One group a kind, in the order in which the kinds first come."""
+    kinds: dict[str, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault(finding.kind, []).append(finding)
+    return [Group(tuple(sorted(those, key=_size, reverse=True))) for those in kinds.values()]
+
+
+def _size(finding: Finding) -> float:
+    numbers = finding.numbers
+    return next((numbers[key] for key in (*_ADDED, "bits_lost") if key in numbers), max(numbers.values(), default=0.0))
 
 
 def share(part: float, whole: float) -> float:
