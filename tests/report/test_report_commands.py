@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from report_examples import Page
 
 import tritkit
@@ -42,7 +43,7 @@ def test_report_without_outputs_says_the_verdict(cli: Cli) -> None:
     code, out, _ = cli("report", NAME, "--threads", 1)
     assert code == 0
     assert out.startswith(f"{NAME} is 12.2 times smaller than as float32")
-    assert "not measured: its speed against other engines" in out
+    assert "not measured: how much faster it is than other engines" in out
     assert "?" not in out
 
 
@@ -121,6 +122,45 @@ def test_data_of_another_shape_is_refused(cli: Cli, small: list[Path]) -> None:
     code, _, err = cli("report", small[0], "--data", "sample")
     assert code == 2
     assert "CIFAR-10" in err
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Five classes of four pictures, in ImageNet's layout, and a file that is none."""
+    for k in range(20):
+        for split in ("train", "val"):
+            folder = tmp_path / "photographs" / split / f"n{k // 4}"
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(k).integers(0, 256, (9, 12, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{k}.png")
+    (tmp_path / "photographs" / "val" / "n3" / "broken.png").write_bytes(b"no picture")
+    return tmp_path / "photographs"
+
+
+def test_data_may_be_a_folder_of_pictures(cli: Cli, photographs: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Small().eval()
+    tritkit.ternarize_(net, TTQ(init="data"), exclude=["first"])
+    example = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    info = {"mean": [0.5] * 3, "std": [0.25] * 3, "classes": [f"c{k}" for k in range(5)], "short_side": 8}
+    path = tmp_path / "net.onnx"
+    tritkit.export(net, path, example, calibration=[example], input_info=info)
+    code, out, _ = cli("eval", path, "--data", photographs, "--bad-pictures", "skip", "--workers", 0, "--json")
+    assert code == 0
+    wrong = json.loads(out)["wrong"]
+    code, out, err = cli("report", path, "--data", photographs, "--threads", 1, "-o", tmp_path / "r.html", "--json")
+    assert code == 0, err
+    found = json.loads(out)["accuracy"]
+    assert (found["images"], found["wrong"]) == (20, wrong)
+    assert [row["name"] for row in found["classes"]] == info["classes"]
+    assert "left out: " in err
+    assert "broken.png" in err
+    code, out, _ = cli("compare", path, path, "--data", photographs, "--threads", 1, "--seconds", 0, "--json")
+    assert code == 0
+    assert json.loads(out)["accuracy"]["a_error"] == wrong / 20
+    code, _, err = cli("report", path, "--data", "/no/such/folder")
+    assert code == 2
+    assert "no folder /no/such/folder" in err
 
 
 @pytest.mark.parametrize("ternary", [False, True])

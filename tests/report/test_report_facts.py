@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -239,13 +241,23 @@ def test_a_bench_of_another_file_or_a_damaged_one_is_refused(bench_file: Path, t
 
 
 def test_the_verdict_claims_what_was_measured(facts: Facts, bare: Facts) -> None:
-    assert bare["verdict"]["sentence"] == (
-        "resnet20-cifar10-ternary is 12.2 times smaller than as float32 (88.4 kB instead of 1.08 MB)."
-    )
+    size = "resnet20-cifar10-ternary is 12.2 times smaller than as float32 (88.4 kB instead of 1.08 MB)"
+    time = r" and takes [\d.]+ (µs|ms) an image on 1 thread of this machine\."
+    assert re.fullmatch(re.escape(size) + time, bare["verdict"]["sentence"])
     said = facts["verdict"]["sentence"]
     assert "runs 4.00 times as fast as slow and 0.80 times as fast as fast" in said
     assert f"of 60 images wrong instead of {100 * 2 / 60:.2f} %" in said
     assert ("within chance" in said) == (facts["accuracy"]["chance"] >= 0.1)
+
+
+def test_of_many_classes_the_page_names_the_worst() -> None:
+    labels = np.arange(60).repeat(2)
+    data = Labelled(np.zeros((120, 3, 4, 4), np.uint8), labels, tuple(f"c{k}" for k in range(60)), lambda x: x)
+    logits = np.eye(60, dtype=np.float32)[np.where(labels % 3 == 0, (labels + 1) % 60, labels)]
+    found = accuracy_facts(logits, None, data)
+    assert len(found["classes"]) == 60
+    assert [row["name"] for row in found["worst_classes"]] == [f"c{k}" for k in range(0, 60, 3)]
+    assert accuracy_facts(logits[:20, :50], None, replace(data, labels=labels[:20]))["worst_classes"] == []
 
 
 def test_alexnet_is_recognised_by_its_shapes() -> None:

@@ -22,7 +22,7 @@ def command(
     a: Annotated[str, typer.Argument(help="An .onnx file or a packaged network; or a run's folder or record.jsonl.")],
     b: Annotated[str, typer.Argument(help="Another one of the same kind.")],
     data: Annotated[
-        str | None, typer.Option(help="Folder of CIFAR-10, or the word sample: compares what both say of its images.")
+        str | None, typer.Option(help="Folder of CIFAR-10 or ImageNet, or the word sample: what both say of it.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Of both sessions.")] = None,
     seconds: Annotated[float, typer.Option(min=0, max=3600, help="Of timing both in turn; 0: none.")] = 2.0,
@@ -86,6 +86,8 @@ def _trained_logits(run: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]
             f"the run {run} has no final.safetensors, which --data needs; wait for its end, or leave --data out"
         )
     net, recipe = load_trained(weights)
+    if recipe.dataset != "cifar10":
+        raise UserError(f"the run {run} is of {recipe.dataset}: export both (tritkit export) and compare the files")
     net.eval()
     with torch.no_grad():
         batches = (torch.from_numpy(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH))

@@ -61,7 +61,7 @@ def command(
     """
     path = model_path(model)
     start = time.perf_counter()
-    reading = _Reading(data, workers, bad_pictures.value)
+    reading = Reading(data, workers, bad_pictures.value)
     if path.suffix == ".safetensors":
         used, found = "torch", _in_torch(path, reading)
     else:
@@ -99,15 +99,17 @@ def _wrong(run: _Run, wanted: Preprocessing, images: NDArray[np.uint8], labels: 
     return wrong
 
 
-class _Reading:
+class Reading:
     """The images that were asked for, and the facts of what became of them."""
 
     def __init__(self, data: str | None, workers: int | None, bad: str) -> None:
         self.data, self.workers, self.bad = data, workers, bad
         self.skipped: list[str] = []
 
-    def pictures(self, size: int, short_side: int, outputs: int) -> Iterator[Labelled]:
-        """uint8 images [N, 3, size, size] of the folder for evaluation, and their labels."""
+    def pictures(self, size: int, short_side: int, outputs: int, most: int | None = None) -> Iterator[Labelled]:
+        """uint8 images [N, 3, size, size] of the folder for evaluation, and their labels; no more than `most`, at even
+        distances.
+        """
         from tritkit.data import CentreCrop, PictureLoader, load_image_folder
         from tritkit.data.image_folder import bad_pictures
         from tritkit.data.loading import default_workers
@@ -118,7 +120,8 @@ class _Reading:
         self.skipped += folder.skipped
         workers = default_workers() if self.workers is None else self.workers
         loader = PictureLoader(folder, CentreCrop(size, short_side), seed=0, workers=workers, replace=False)
-        order = range(len(folder))
+        step = 1 if most is None else -(-len(folder) // most)
+        order = range(0, len(folder), step)
         for batch in loader.batches([order[k : k + _PICTURES] for k in range(0, len(order), _PICTURES)]):
             if batch.bad and self.bad == "refuse":
                 raise UserError(f"{folder.root} has {bad_pictures(batch.bad)}")
@@ -154,7 +157,7 @@ def _runner(session: Session, path: Path, engine: Engine) -> _Run:
     return run
 
 
-def _in_engine(run: _Run, session: Session, reading: _Reading) -> Facts:
+def _in_engine(run: _Run, session: Session, reading: Reading) -> Facts:
     wanted = input_of(session)
     if wanted.short_side is None:
         images, labels = test_images(reading.data)
@@ -167,7 +170,7 @@ def _in_engine(run: _Run, session: Session, reading: _Reading) -> Facts:
     return reading.facts(add_errors(ranks))
 
 
-def _in_torch(path: Path, reading: _Reading) -> Facts:
+def _in_torch(path: Path, reading: Reading) -> Facts:
     from tritkit.train import load_trained
 
     net, recipe = load_trained(path)

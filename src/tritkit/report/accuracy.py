@@ -16,7 +16,10 @@ Pixels = NDArray[np.uint8]
 Say = Callable[[str], None]
 
 SHOWN = 20  # mistakes that have a picture
-SENSITIVITY_IMAGES = 1000
+SENSITIVITY_IMAGES = 1000  # of CIFAR-10's size; of photographs FEWEST_SENSITIVITY
+FEWEST_SENSITIVITY = 200
+_MANY_CLASSES, _WORST_CLASSES = 50, 20
+_VALUES = 50 * 3 * 224 * 224  # of a batch
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,14 @@ class FloatParent(Protocol):
         ...
 
 
-def predictions(run: Callable[[Floats], Any], data: Labelled, batch: int = 500) -> Floats:
+def batch_size(images: Pixels | Floats) -> int:
+    """How many of the images [N, C, H, W] run at once: 500, or 50 photographs of 224 pixels."""
+    return int(np.clip(_VALUES // max(images[0].size, 1), 1, 500))
+
+
+def predictions(run: Callable[[Floats], Any], data: Labelled) -> Floats:
     """Logits [N, K] of all images."""
+    batch = batch_size(data.images)
     steps = range(0, len(data.images), batch)
     return np.concatenate([np.asarray(run(data.normalise(data.images[i : i + batch]))) for i in steps])
 
@@ -54,7 +63,7 @@ def accuracy_facts(logits: Floats, float_logits: Floats | None, data: Labelled) 
     guess, labels = logits.argmax(1), data.labels
     wrong = guess != labels
     made: Facts = {"images": len(labels), "wrong": int(wrong.sum()), "error": float(wrong.mean())}
-    made["classes"] = _by_class(wrong, None, data)
+    made |= _by_class(wrong, None, data)
     if float_logits is None:
         return made
     before = float_logits.argmax(1)
@@ -70,7 +79,7 @@ def accuracy_facts(logits: Floats, float_logits: Floats | None, data: Labelled) 
         "only_float_right": lost,
         "only_ternary_right": won,
         "chance": sign_test(lost, won),
-        "classes": _by_class(wrong, float_wrong, data),
+        **_by_class(wrong, float_wrong, data),
     }
 
 
@@ -81,15 +90,17 @@ def sign_test(lost: int, won: int) -> float:
     return float(min(1.0, 2 * tail / 2**count))
 
 
-def _by_class(wrong: NDArray[np.bool_], float_wrong: NDArray[np.bool_] | None, data: Labelled) -> list[Facts]:
-    rows = []
+def _by_class(wrong: NDArray[np.bool_], float_wrong: NDArray[np.bool_] | None, data: Labelled) -> Facts:
+    """classes: the error of each; worst_classes: of many classes those with the largest, else none."""
+    rows: list[Facts] = []
     for k, name in enumerate(data.classes):
         own = data.labels == k
         if own.any():
             before = None if float_wrong is None else float(float_wrong[own].mean())
             rows.append({"name": name, "images": int(own.sum()), "error": float(wrong[own].mean())})
             rows[-1] |= {"float_error": before}
-    return rows
+    worst = sorted(rows, key=lambda row: -float(row["error"]))[:_WORST_CLASSES] if len(rows) > _MANY_CLASSES else []
+    return {"classes": rows, "worst_classes": worst}
 
 
 def mistake_facts(logits: Floats, float_logits: Floats, data: Labelled) -> Facts:
@@ -113,12 +124,14 @@ def mistake_facts(logits: Floats, float_logits: Floats, data: Labelled) -> Facts
 
 
 def sensitivity_facts(parent: FloatParent, names: list[str], data: Labelled, say: Say) -> Facts:
-    """The float network's error with one layer ternary at a time, on the first 1,000 images.
+    """The float network's error with one layer ternary at a time, on at most 1,000 images (200 photographs), taken at
+    even distances.
 
     names: the layers that are ternary in the file; the parent's others are left alone.
     """
-    images = data.normalise(data.images[:SENSITIVITY_IMAGES])
-    labels = data.labels[:SENSITIVITY_IMAGES]
+    most = int(np.clip(SENSITIVITY_IMAGES * 3072 // data.images[0].size, FEWEST_SENSITIVITY, SENSITIVITY_IMAGES))
+    step = -(-len(data.labels) // most)
+    images, labels = data.normalise(data.images[::step]), data.labels[::step]
     base = parent.logits(images)
     error, loss = float((base.argmax(1) != labels).mean()), _loss(base, labels)
     rows = []

@@ -126,9 +126,8 @@ class _Gathering:
 
     def _speed(self) -> Facts | None:
         if self.evidence.bench is None:
-            self._lacks(
-                "its speed against other engines", "tritkit bench MODEL.onnx -o bench.json, then --bench bench.json"
-            )
+            made = "tritkit bench MODEL.onnx -o bench.json, then --bench bench.json"
+            self._lacks("how much faster it is than other engines and than its float form", made)
             return None
         return read_bench(self.evidence.bench, self.inspected["bytes"])
 

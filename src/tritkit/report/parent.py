@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tritkit.methods import FGQ
+from tritkit.report.accuracy import batch_size
 
 Floats = NDArray[np.float32]
-_BATCH = 250
 _WHOLE = 1 << 20  # a group of all input channels: one scale an output channel
 
 
@@ -27,8 +27,8 @@ class TorchParent:
     @torch.no_grad()
     def logits(self, images: Floats) -> Floats:
         """[N, C, H, W] → [N, K]."""
-        given = torch.from_numpy(images)
-        return np.concatenate([self.net(given[i : i + _BATCH]).numpy() for i in range(0, len(given), _BATCH)])
+        given, batch = torch.from_numpy(images), batch_size(images)
+        return np.concatenate([self.net(given[i : i + batch]).numpy() for i in range(0, len(given), batch)])
 
     @torch.no_grad()
     def one_layer_ternary(self, images: Floats) -> Iterator[tuple[str, Floats]]:

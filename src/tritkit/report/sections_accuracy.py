@@ -29,9 +29,10 @@ def accuracy(facts: Facts) -> Iterator[Block]:
             "{accuracy.wrong|count} of {accuracy.images|count} images wrong ({accuracy.error|percent2}).", "lead"
         )
     before = (Column("float error", "float_error", "percent"),) if paired else ()
+    many = bool(facts["accuracy"]["worst_classes"])
     yield Table(
-        "Error by class",
-        "accuracy.classes",
+        "The classes with the largest error" if many else "Error by class",
+        "accuracy.worst_classes" if many else "accuracy.classes",
         (
             Column("class", "name"), Column("images", "images", "count"), Bars("", (Part("error", "plus"),)),
             Column("error", "error", "percent"), *before,
@@ -44,7 +45,7 @@ def sensitivity(facts: Facts) -> Iterator[Block]:
         return
     yield Prose(
         "The float network with one layer ternary at a time, by the nearest ternary weights and without training, on "
-        "the first {sensitivity.images|count} images, where it is wrong on {sensitivity.float_error|percent}. What "
+        "{sensitivity.images|count} of the images, where it is wrong on {sensitivity.float_error|percent}. What "
         "training then repairs is not in these numbers; where a layer costs much, keep it wider or give it more scales."
     )
     yield Table(

@@ -35,13 +35,21 @@ def _size(facts: Facts) -> list[str]:
 
 def _speed(facts: Facts) -> list[str]:
     if facts["speed"] is None:
-        return []
+        return _own_time(facts)
     words: list[str] = []
     for family in ("float", "int8"):
         if facts["speed"][family] is not None:
             place = f"{{speed.{family}.times|times2}} times as fast as {{speed.{family}.engine}}"
             words.append(place if words else f"runs {place}")
     return [" and ".join(words)] if words else []
+
+
+def _own_time(facts: Facts) -> list[str]:
+    """Where nothing was timed beside it: how long it takes, not how much faster it is."""
+    if facts["times"] is None:
+        return []
+    threads = "thread" if facts["times"]["threads"] == 1 else "threads"
+    return [f"takes {{times.microseconds|time}} an image on {{times.threads|count}} {threads} of this machine"]
 
 
 def _accuracy(facts: Facts) -> list[str]:
