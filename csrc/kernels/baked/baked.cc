@@ -8,7 +8,8 @@ namespace tritkit {
 namespace {
 
 constexpr double kSparseGuess = 1.5;  // the estimate of code that is made may be so far above it
-constexpr double kDecodedCode = 28 * 1024, kNearCode = 640 * 1024;  // bytes of code that stay decoded; that stay in the second cache
+constexpr double kFewWeights = 220;   // not zero, of an output: with so many short sums are likely
+constexpr double kNearCode = 640 * 1024;  // bytes of code that stay in the second cache; none stays decoded while other layers run
 
 int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -50,6 +51,7 @@ std::unique_ptr<BakedConv> BakedConv::make(const ConvShape& shape, const BakedPa
   if (program.code.empty()) return nullptr;
   conv->code_ = CodeMemory(program.code);
   conv->panels_ = std::move(program.panels);
+  conv->short_sums_ = std::all_of(conv->panels_.begin(), conv->panels_.end(), [](const BakedPanel& panel) { return panel.short_sums; });
   conv->instructions_ = static_cast<double>(program.instructions);
   conv->code_size_ = static_cast<double>(program.code.size());
   return conv->code_ ? std::move(conv) : nullptr;
@@ -61,6 +63,7 @@ void BakedConv::estimate(const ConvWeights& weights) {
   const double nonzero = static_cast<double>(count - std::count(weights.codes, weights.codes + count, int8_t{0}));
   const double loads = std::min(nonzero, static_cast<double>(up(shape_.out_channels, kernel_.sums) * inputs));
   instructions_ = nonzero + loads;
+  short_sums_ = nonzero <= kFewWeights * static_cast<double>(shape_.out_channels);
   code_size_ = static_cast<double>(kernel_.add_bytes) * nonzero + static_cast<double>(kernel_.load_bytes) * loads;
 }
 
@@ -93,8 +96,9 @@ double BakedConv::cycles(int64_t batch) const {
   const int64_t of_band = geometry_.images_of_band();
   const double blocks = static_cast<double>(batch * image_blocks_);
   const double bands = static_cast<double>(of_band > 0 ? up(batch, of_band) : batch * image_bands_);
-  const double first = code_size_ > kNearCode ? kFar : code_size_ > kDecodedCode ? kCold : kHot;
-  const double around = 5.0 * static_cast<double>(geometry_.channels() * shape_.groups) + 16.0 * static_cast<double>(shape_.out_channels);
+  const double first = code_size_ > kNearCode ? kFar : kCold;
+  const double around = 4.0 * static_cast<double>(geometry_.channels() * shape_.groups) +
+                        (short_sums_ ? 10.0 : 16.0) * static_cast<double>(shape_.out_channels);
   const double halves = kernel_.halves;
   return instructions_ * (bands * (first + (halves - 1) * kHot) + (blocks - bands) * halves * kHot) + halves * blocks * around;
 }

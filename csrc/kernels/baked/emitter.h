@@ -49,10 +49,8 @@ class Emitter512 : public CodeWriter {
   void add_memory(int sum, int32_t at) { memory(k_66, false, 0xfd, sum, sum, at); }               // vpaddw zmm, zmm, [rdi + at]
   void subtract_memory(int sum, int32_t at) { memory(k_66, false, 0xf9, sum, sum, at); }          // vpsubw zmm, zmm, [rdi + at]
   void clear(int sum) { registers(k_66, true, 0xef, sum, sum, sum); }                             // vpxorq zmm, zmm, zmm
-  void store(int sum) {                                                                           // vmovdqa64 [rsi + 64 * sum], zmm
-    prefix(k_66, true, sum, kNone, 0);
-    bytes(static_cast<uint32_t>(0x7f | (0x40 | (sum & 7) << 3 | 6) << 8 | sum << 16), 3);
-  }
+  void resume(int sum) { sums(0x6f, sum); }                                                       // vmovdqa64 zmm, [rsi + 64 * sum]
+  void store(int sum) { sums(0x7f, sum); }                                                        // vmovdqa64 [rsi + 64 * sum], zmm
 
  private:
   enum Mandatory { k_66 = 1, k_F2 = 3 };
@@ -64,6 +62,10 @@ class Emitter512 : public CodeWriter {
     const int p1 = (wide ? 0x80 : 0) | (~source & 15) << 3 | 4 | pp;
     const int p2 = 0x40 | (~source >> 4 & 1) << 3;
     bytes(0x62u | static_cast<uint32_t>(p0) << 8 | static_cast<uint32_t>(p1) << 16 | static_cast<uint32_t>(p2) << 24, 4);
+  }
+  void sums(uint8_t opcode, int sum) {
+    prefix(k_66, true, sum, kNone, 0);
+    bytes(static_cast<uint32_t>(opcode | (0x40 | (sum & 7) << 3 | 6) << 8 | sum << 16), 3);
   }
   void registers(Mandatory pp, bool wide, uint8_t opcode, int reg, int source, int rm) {
     prefix(pp, wide, reg, source, rm);
@@ -92,6 +94,7 @@ class Emitter256 : public CodeWriter {
     bytes(static_cast<uint32_t>(0xc4 | ((reg < 8 ? 0xe1 : 0x41) << 8) | (last(k_66, reg) << 16)) | 0xef000000u, 4);
     bytes(static_cast<uint32_t>(0xc0 | (reg & 7) << 3 | (reg & 7)), 1);
   }
+  void resume(int sum) { memory(k_66, 0x6f, kLoads + sum, kNone, 64 * sum, kRsi); }                         // vmovdqa ymm, [rsi + 64 * sum]
   void store(int sum) { memory(k_66, 0x7f, kLoads + sum, kNone, 64 * sum, kRsi); }                          // vmovdqa [rsi + 64 * sum], ymm
 
  private:

@@ -95,17 +95,12 @@ int64_t BakedGeometry::blocks_of_image(int64_t* bands) const {
   return count;
 }
 
-int64_t BakedGeometry::plane_rows(const Band& band) const {
-  return phases() * ((band.images - 1) * image_rows_ + band.rows + extent_h_);
-}
-
-BakedGeometry::PlaneRow BakedGeometry::plane_row(const Band& band, int64_t index) const {
-  const int64_t rows = plane_rows(band) / phases(), phase = index / rows, line = index % rows;
-  const int64_t image = std::min(line / image_rows_, band.images - 1), row = line - image * image_rows_;
+BakedGeometry::PlaneRow BakedGeometry::plane_row(const Band& band, int64_t phase, int64_t line) const {
+  const int64_t image = band.images == 1 ? 0 : std::min(line / image_rows_, band.images - 1), row = line - image * image_rows_;
   const int64_t y = (band.row + row) * shape_.stride_h + phase / phases_w_, x = phase % phases_w_;
   const bool read = y <= (shape_.out_h - 1) * shape_.stride_h + (shape_.kernel_h - 1) * shape_.dilation_h;
   const int64_t last = (shape_.out_w - 1) * shape_.stride_w + (shape_.kernel_w - 1) * shape_.dilation_w;  // column that any tap reads
-  return {phase * plane_ + line * pitch_, band.image + image, y, x, read ? (last - x) / shape_.stride_w + 1 : 0};
+  return {band.image + image, y, x, read ? (last - x) / shape_.stride_w + 1 : 0};
 }
 
 }  // namespace tritkit

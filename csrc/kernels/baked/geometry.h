@@ -43,6 +43,8 @@ class BakedGeometry {
   bool fits() const { return rows_ > 0; }
   int64_t channels() const { return channels_; }
   int64_t phases() const { return phases_h_ * phases_w_; }
+  int64_t pitch() const { return pitch_; }                        // positions from row to row
+  int64_t last_columns() const { return pitch_ + extent_w_; }     // that blocks read of a plane's last row
   int64_t plane() const { return plane_; }                        // positions from one phase's plane to the next
   int64_t elements() const { return channels_ * phases() * plane_ + kLanes; }  // of all planes
   int64_t tap_offset(int64_t ky, int64_t kx) const;               // in positions, with the phase's plane
@@ -55,12 +57,12 @@ class BakedGeometry {
   int64_t blocks_of_image(int64_t* bands) const;  // vectors that one image takes, and in how many bands
   int64_t images_of_band() const { return images_; }  // whole images; 0: an image has several bands
 
-  // A row of one phase's plane within a band: where it begins, the input row it holds and its columns.
+  // A row of one phase's plane within a band: the input row it holds and its columns.
   struct PlaneRow {
-    int64_t position, image, row, column, columns;  // input row and first column, counted from what tap (0, 0) of output (0, 0) reads
+    int64_t image, row, column, columns;  // input row and first column, counted from what tap (0, 0) of output (0, 0) reads
   };
-  int64_t plane_rows(const Band& band) const;                    // of one channel, all phases
-  PlaneRow plane_row(const Band& band, int64_t index) const;
+  int64_t plane_rows(const Band& band) const { return (band.images - 1) * image_rows_ + band.rows + extent_h_; }  // of one phase
+  PlaneRow plane_row(const Band& band, int64_t phase, int64_t line) const;
   int64_t column_step() const { return shape_.stride_w; }
 
  private:

@@ -15,8 +15,8 @@ constexpr size_t kStep = kBakedSums + 1;  // instructions of one tap and channel
 template <class Emitter>
 class TileBaker {
  public:
-  TileBaker(const ConvShape& shape, const BakedGeometry& geometry, const ConvWeights& weights, BakedTile* tile, Emitter* emit)
-      : shape_(shape), geometry_(geometry), weights_(weights), tile_(*tile), emit_(*emit) {}
+  TileBaker(const ConvShape& shape, const BakedGeometry& geometry, const ConvWeights& weights, BakedTile* tile, bool short_sums, Emitter* emit)
+      : shape_(shape), geometry_(geometry), weights_(weights), tile_(*tile), short_sums_(short_sums), emit_(*emit) {}
 
   // The number of instructions.
   int64_t bake() {
@@ -42,11 +42,12 @@ class TileBaker {
   int sums() const { return static_cast<int>(tile_.outputs) * (tile_.two_sums ? 2 : 1); }
 
   void begin() {
+    const bool resumes = short_sums_ && !tile_.chunks.empty();
     tile_.chunks.push_back(emit_.size());
     std::memset(added_, 0, sizeof added_);
     std::memset(subtracted_, 0, sizeof subtracted_);
     emit_.reserve(kBakedSums);
-    for (int s = 0; s < sums(); ++s) emit_.clear(s);
+    for (int s = 0; s < sums(); ++s) resumes ? emit_.resume(s) : emit_.clear(s);
     instructions_ += 2 * sums();
   }
 
@@ -69,7 +70,7 @@ class TileBaker {
 
   bool full() const {
     if (emit_.size() + kStep * Emitter::kLongest > tile_.chunks.back() + static_cast<size_t>(kBakedChunk)) return true;
-    for (int u = 0; u < users_; ++u) {
+    for (int u = 0; u < users_ && !short_sums_; ++u) {
       if ((minus_[u] ? subtracted_ : added_)[sum_[u]] == kSameSign) return true;
     }
     return false;
@@ -92,6 +93,7 @@ class TileBaker {
   const BakedGeometry& geometry_;
   const ConvWeights& weights_;
   BakedTile& tile_;
+  const bool short_sums_;
   Emitter& emit_;
   int64_t instructions_ = 0;
   int next_ = 0;  // register of the next load
@@ -104,6 +106,15 @@ class TileBaker {
 bool symmetric(const ConvWeights& weights, int64_t first, int64_t outputs) {
   for (int64_t o = first; o < first + outputs; ++o) {
     if (weights.plus[o] != -weights.minus[o]) return false;
+  }
+  return true;
+}
+
+// Whether no sum of these outputs has more than kSameSign weights of one sign.
+bool short_sums(const ConvWeights& weights, int64_t first, int64_t outputs, int64_t inputs) {
+  for (int64_t o = first; o < first + outputs; ++o) {
+    const int8_t* const codes = weights.codes + o * inputs;
+    if (std::count(codes, codes + inputs, int8_t{1}) > kSameSign || std::count(codes, codes + inputs, int8_t{-1}) > kSameSign) return false;
   }
   return true;
 }
@@ -123,16 +134,17 @@ template <class Emitter>
 BakedProgram bake(const ConvShape& shape, const BakedGeometry& geometry, const ConvWeights& weights, size_t limit) {
   BakedProgram program;
   Emitter emit(&program.code);
-  const int64_t outputs = shape.out_channels / shape.groups;
+  const int64_t outputs = shape.out_channels / shape.groups, inputs = geometry.channels() * shape.kernel_h * shape.kernel_w;
   for (int64_t group = 0; group < shape.groups; ++group) {
     for (int64_t first = 0; first < outputs; first += kBakedPanel) {
-      BakedPanel panel{group, group * outputs + first, std::min(kBakedPanel, outputs - first), {}};
+      BakedPanel panel{group, group * outputs + first, std::min(kBakedPanel, outputs - first), false, {}};
+      panel.short_sums = short_sums(weights, panel.output, panel.outputs, inputs);
       const bool two_sums = !symmetric(weights, panel.output, panel.outputs);
       const int64_t largest = two_sums ? Emitter::kSums / 2 : Emitter::kSums, tiles = (panel.outputs + largest - 1) / largest;
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t begin = panel.outputs * t / tiles, end = panel.outputs * (t + 1) / tiles;
         panel.tiles.push_back(make_tile(weights, panel.output + begin, end - begin, two_sums));
-        program.instructions += TileBaker<Emitter>(shape, geometry, weights, &panel.tiles.back(), &emit).bake();
+        program.instructions += TileBaker<Emitter>(shape, geometry, weights, &panel.tiles.back(), panel.short_sums, &emit).bake();
         if (emit.size() > limit) return {};
       }
       program.panels.push_back(std::move(panel));

@@ -2,8 +2,9 @@
 //
 // A tile is as many outputs as an instruction set has registers for sums, or half as many where plus and minus weigh differently: then
 // each has two sums, of its plus and of its minus weights. Its code comes in chunks, each a function (x, sums): for every tap and
-// channel that some output uses it loads 32 pixels (AVX2: 16) once and adds them to, or subtracts them from, the sums; then it stores these. A chunk ends before a 16-bit sum could overflow,
-// and before its instructions leave the CPU's cache of decoded ones: a chunk runs over all blocks of a band before the next begins.
+// channel that some output uses it loads 32 pixels (AVX2: 16) once and adds them to, or subtracts them from, the sums; then it stores these. A chunk ends before its instructions leave
+// the CPU's cache of decoded ones: a chunk runs over all blocks of a band before the next begins. It also ends before a 16-bit sum could
+// overflow, where one could at all; else the next chunk goes on with the sums of the one before.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -22,6 +23,7 @@ struct BakedTile {
 // Up to 64 outputs of one group that are finished together.
 struct BakedPanel {
   int64_t group, output, outputs;
+  bool short_sums;  // no 16-bit sum can overflow
   std::vector<BakedTile> tiles;
 };
 

@@ -46,24 +46,18 @@ inline __m128i load_bytes(const uint8_t* x, int64_t bytes) {
   return _mm_load_si128(reinterpret_cast<const __m128i*>(some));
 }
 
-inline void store_words(int16_t* to, I words, int64_t count) {
-  if (count >= 16) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), words);
-  alignas(32) int16_t some[16];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(some), words);
-  for (int64_t i = 0; i < count; ++i) to[i] = some[i];
-}
-
-// `columns` pixels of a row to all channels' planes; `plane` positions from channel to channel.
-void lay_out_row(const uint8_t* x, int64_t step, int64_t columns, int64_t channels, int16_t* to, int64_t plane) {
-  for (int64_t column = 0; column < columns; column += 16) {
-    const int64_t count = columns - column < 16 ? columns - column : 16;
+// 32 pixels to all channels' planes; `plane` positions from channel to channel.
+void lay_out_pixels(const uint8_t* const* pixels, int64_t channels, int16_t* to, int64_t plane) {
+  for (int64_t half = 0; half < 2; ++half, pixels += 16, to += 16) {
     for (int64_t c = 0; c < channels; c += 16) {
       const int64_t left = channels - c, bytes = left >= 16 ? 16 : (left + 3) / 4 * 4;
       __m128i v[16];
       TRITKIT_UNROLL
-      for (int i = 0; i < 16; ++i) v[i] = load_bytes(x + (column + (i < count ? i : count - 1)) * step + c, bytes);
+      for (int i = 0; i < 16; ++i) v[i] = load_bytes(pixels[i] + c, bytes);
       transpose_bytes(v);
-      for (int64_t i = 0; i < 16 && i < left; ++i) store_words(to + (c + i) * plane + column, _mm256_cvtepu8_epi16(v[i]), count);
+      for (int64_t i = 0; i < 16 && i < left; ++i) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + (c + i) * plane), _mm256_cvtepu8_epi16(v[i]));
+      }
     }
   }
 }
@@ -114,6 +108,31 @@ void transpose(const int32_t* sums, int32_t* panel, int64_t row) {
 void transpose_block(const int32_t* sums, int64_t outputs, int32_t* panel, int64_t row) {
   for (int64_t o = 0; o < outputs; o += kLanes) {
     for (int64_t p = 0; p < kPixels; p += kLanes) transpose(sums + o * kPixels + p, panel + o + p * row, row);
+  }
+}
+
+// `count` vectors of words, kPixels apart, to [pixel][word], `row` words a pixel; 8 words of 16 pixels at a time.
+void transpose_words(const int16_t* sums, int64_t count, int16_t* panel, int64_t row) {
+  for (int64_t o = 0; o < count; o += 8, sums += 8 * kPixels, panel += 8) {
+    for (int64_t first = 0; first < kPixels; first += 16) {
+      I a[8], b[8];
+      TRITKIT_UNROLL
+      for (int i = 0; i < 8; ++i) a[i] = Vector::load(sums + i * kPixels + first);
+      TRITKIT_UNROLL
+      for (int i = 0; i < 8; i += 2) b[i] = _mm256_unpacklo_epi16(a[i], a[i + 1]), b[i + 1] = _mm256_unpackhi_epi16(a[i], a[i + 1]);
+      TRITKIT_UNROLL
+      for (int i = 0; i < 2; ++i) {  // pixels 4 i .. 4 i + 3 of a half
+        const I p = _mm256_unpacklo_epi32(b[i], b[i + 2]), q = _mm256_unpackhi_epi32(b[i], b[i + 2]);
+        const I r = _mm256_unpacklo_epi32(b[i + 4], b[i + 6]), s = _mm256_unpackhi_epi32(b[i + 4], b[i + 6]);
+        const I t[4] = {_mm256_unpacklo_epi64(p, r), _mm256_unpackhi_epi64(p, r), _mm256_unpacklo_epi64(q, s), _mm256_unpackhi_epi64(q, s)};
+        TRITKIT_UNROLL
+        for (int j = 0; j < 4; ++j) {
+          int16_t* const to = panel + (first + 4 * i + j) * row;
+          _mm_store_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(t[j]));
+          _mm_store_si128(reinterpret_cast<__m128i*>(to + 8 * row), _mm256_extracti128_si256(t[j], 1));
+        }
+      }
+    }
   }
 }
 

@@ -1,4 +1,5 @@
-// Where output pixels lie; part of tile.h, in the namespace of an instruction set.
+// Where output pixels lie; part of tile.h, in the namespace of an instruction set. Before it stands Pixels, with room for twice
+// kPixels.
 
 // Output pixels one after the other, over rows and images.
 class Cursor {
@@ -9,19 +10,27 @@ class Cursor {
         x_step_(args.shape.stride_w * args.x_pixel),
         image_(pixel / (args.shape.out_h * args.shape.out_w)),
         row_(pixel / args.shape.out_w % args.shape.out_h) {
+    for (int i = 0; i < kPixels; ++i) {
+      x_steps_[i] = i * x_step_;
+      y_steps_[i] = i * args.y_pixel;
+      r_steps_[i] = i * args.r_pixel;
+    }
     begin_row(pixel % args.shape.out_w);
   }
 
+  // The next `count` <= kPixels of them. Whole vectors are written: what follows those of a row is overwritten, or of no meaning.
   void next(Pixels& pixels, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t done = 0; done < count;) {
       if (left_ == 0) next_row();
-      pixels.x[i] = x_;
-      pixels.y[i] = y_;
-      pixels.r[i] = r_;
-      x_ += x_step_;
-      y_ += a_.y_pixel;
-      r_ += a_.r_pixel;
-      --left_;
+      for (int i = 0; i < kPixels; ++i) pixels.x[done + i] = x_ + x_steps_[i];
+      for (int i = 0; i < kPixels; ++i) pixels.y[done + i] = y_ + y_steps_[i];
+      for (int i = 0; i < kPixels; ++i) pixels.r[done + i] = r_ + r_steps_[i];
+      const int64_t taken = left_ < count - done ? left_ : count - done;
+      x_ += taken * x_step_;
+      y_ += taken * a_.y_pixel;
+      r_ += taken * a_.r_pixel;
+      left_ -= taken;
+      done += taken;
     }
   }
 
@@ -45,4 +54,5 @@ class Cursor {
   int64_t offset_, x_step_, image_, row_, left_;
   const uint8_t* x_;
   int64_t y_, r_;
+  int64_t x_steps_[kPixels], y_steps_[kPixels], r_steps_[kPixels];
 };

@@ -12,9 +12,10 @@
 constexpr int64_t kChannels = Lanes::kBytes;  // of a block
 constexpr int64_t kMaxTaps = 1024;
 
+constexpr int kPixels = 1;
 struct Pixels {
-  const uint8_t* x[1];
-  int64_t y[1], r[1];
+  const uint8_t* x[2 * kPixels];
+  int64_t y[2 * kPixels], r[2 * kPixels];
 };
 
 #include "kernels/conv/cursor.h"

@@ -33,12 +33,18 @@ struct Strip {
   alignas(64) int16_t units[2 * kSums * kLanes];
   alignas(64) int32_t bias[kSums * kLanes];
   alignas(64) float multiplier[kSums * kLanes];
+
+  Vector::B arrange(Vector::B bytes) const { return Vector::in_order(bytes); }
+  template <int OV>
+  void load_residual(const uint8_t* r, I* v) const {
+    Vector::load_bytes<OV>(r, v, outputs);
+  }
 };
 
-// The pixels of one tile.
+// The pixels of one tile, with room for what Cursor writes.
 struct Pixels {
-  const uint8_t* x[kPixels];
-  int64_t y[kPixels], r[kPixels];  // byte offsets
+  const uint8_t* x[2 * kPixels];
+  int64_t y[2 * kPixels], r[2 * kPixels];  // byte offsets
 };
 
 // Readers of blocks: a step's kSums vectors of weights at a time. PX is the tile's width.

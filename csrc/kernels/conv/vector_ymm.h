@@ -3,6 +3,7 @@
 
 struct Vector {
   using I = __m256i;
+  using B = __m128i;  // the bytes of a group, see epilogue.h
   using F = __m256;
   using Zero = __m256i;
   static constexpr int kLanes = 8;
@@ -53,14 +54,16 @@ struct Vector {
     return _mm256_shuffle_epi32(v, 0xb1);
   }
 
+  static I load_words(const int16_t* p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static I madd(I a, I b) { return _mm256_madd_epi16(a, b); }
   static I add(I a, I b) { return _mm256_add_epi32(a, b); }
   static I sub(I a, I b) { return _mm256_sub_epi32(a, b); }
-  static I min(I a, I b) { return _mm256_min_epi32(a, b); }
-  static I max(I a, I b) { return _mm256_max_epi32(a, b); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
+  static F round(F v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static I to_int(F v) { return _mm256_cvtps_epi32(v); }  // by the mode of the thread: to nearest, ties to even
 
   static void store_floats(uint8_t* p, F v, int64_t count) {
@@ -70,21 +73,27 @@ struct Vector {
 
   static Zero zero_point(int32_t zero) { return _mm256_set1_epi16(static_cast<short>(zero)); }
 
-  // clip(v + zero) of `count` outputs; the saturation to int16 before the addition changes nothing, as 0 <= zero <= 255.
+  // clip(v + zero), the vectors one after the other; the saturation to int16 before the addition changes nothing, as 0 <= zero <= 255.
+  static B narrow(const I* v, Zero zero) {
+    const I words = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), zero);
+    const I mixed = _mm256_packus_epi16(words, words);  // dwords 0, 4, 1, 5: lanes 0-3, 4-7 of the first vector, then of the second
+    return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(mixed, _mm256_set_epi32(0, 0, 0, 0, 5, 1, 4, 0)));
+  }
+  static B in_order(B bytes) { return bytes; }
+
+  // The bytes of a group, OV * kLanes a pixel: where all pixels are neighbours; where they are at `at`; `outputs` of `count` of them.
+  static void store_all(uint8_t* y, B bytes) { _mm_storeu_si128(reinterpret_cast<__m128i*>(y), bytes); }
   template <int OV>
-  static void store_bytes(uint8_t* p, const I* v, Zero zero, int64_t count) {
-    const I words = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[OV - 1]), zero);
-    const I mixed = _mm256_packus_epi16(words, words);  // dwords 0, 4, 1, 5: outputs 0-3, 4-7 of the first vector, then the second
-    const I order = _mm256_set_epi32(0, 0, 0, 0, 5, 1, 4, 0);
-    const __m128i low = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(mixed, order));
-    if (count == 16) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(p), low);
-    } else if (count == 8) {
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(p), low);
-    } else {
-      alignas(16) uint8_t some[16];
-      _mm_store_si128(reinterpret_cast<__m128i*>(some), low);
-      for (int64_t i = 0; i < count; ++i) p[i] = some[i];
+  static void store_each(uint8_t* y, const int64_t* at, B bytes) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(y + at[0]), bytes);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(y + at[kSums / OV - 1]), _mm_srli_si128(bytes, 8));
+  }
+  template <int OV>
+  static void store_some(uint8_t* y, const int64_t* at, int64_t count, int64_t outputs, B bytes) {
+    alignas(16) uint8_t some[16];
+    _mm_store_si128(reinterpret_cast<__m128i*>(some), bytes);
+    for (int64_t p = 0; p < kSums / OV && p < count; ++p) {
+      for (int64_t i = 0; i < outputs; ++i) y[at[p] + i] = some[p * kLanes + i];
     }
   }
   template <int OV>

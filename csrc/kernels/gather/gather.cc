@@ -12,8 +12,9 @@ namespace {
 // A round costs a shuffle and a product where the dense kernel has a product: measured, 1.6 times as much. Rounds for 64 inputs of
 // 16 outputs, for which dense kernels have 16 products, above which nothing is gained.
 constexpr double kGainingRounds = 10;
-// Of a step: with two, loading the step's bytes takes longer than they do.
-constexpr int64_t kFewestRounds = 3, kMostRounds = 4;
+constexpr int64_t kFewestRounds = 2, kMostRounds = 8;  // of a step
+// Measured, of a pixel: a round; loading the bytes of a step from one place, and from two.
+constexpr double kRoundCycles = 0.76, kOnePlace = 0.8, kTwoPlaces = 1.6;
 constexpr int64_t kSortedInputs = 192;  // of an output, from which on it pays to sort
 
 int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -51,13 +52,13 @@ struct Window {
 // From `first` on: 64 bytes where the line has them in at most two pieces.
 Window window_at(const Line& line, int64_t first) {
   const int64_t run = first / line.run_bytes, at = first % line.run_bytes, left = line.run_bytes - at;
-  if (left >= kGatherWindow) return {first, kGatherWindow, {line.offset(run) + at, 0, ~uint64_t{0}, 0}};
+  if (left >= kGatherWindow) return {first, kGatherWindow, {line.offset(run) + at, 0, ~uint64_t{0}, 0, 0}};
   if (run + 1 == line.runs) {
     const int64_t size = std::min(line.run_bytes, kGatherWindow), back = line.run_bytes - size;
-    return {run * line.run_bytes + back, size, {line.offset(run) + back, 0, first_bytes(size), 0}};
+    return {run * line.run_bytes + back, size, {line.offset(run) + back, 0, first_bytes(size), 0, 0}};
   }
   const int64_t more = std::min(kGatherWindow - left, line.run_bytes);
-  return {first, left + more, {line.offset(run) + at, line.offset(run + 1) - left, first_bytes(left), first_bytes(left + more) & ~first_bytes(left)}};
+  return {first, left + more, {line.offset(run) + at, line.offset(run + 1) - left, first_bytes(left), first_bytes(left + more) & ~first_bytes(left), 0}};
 }
 
 }  // namespace
@@ -150,44 +151,66 @@ class GatherPacker {
     return next - output.next;
   }
 
-  int64_t count_steps(int64_t rounds) {
-    for (Output& output : outputs_) output.next = 0;
-    Window window;
-    int64_t steps = 0;
-    for (; next_window(&window); ++steps) {
-      for (int64_t o = 0; o < count_; ++o) outputs_[o].next += taken(outputs_[o], window, rounds);
+  // Takes a step of at most `rounds`, fewer where no output has so many weights; returns how many.
+  int64_t take_step(const Window& window, int64_t rounds) {
+    int64_t most = 1;
+    for (int64_t o = 0; o < count_; ++o) {
+      const int64_t taken = this->taken(outputs_[o], window, rounds);
+      outputs_[o].next += taken;
+      most = std::max(most, taken);
     }
-    return steps;
+    return up(most, 4);
+  }
+
+  // Cycles of a pixel.
+  double cost(int64_t rounds) {
+    for (Output& output : outputs_) output.next = 0;
+    double cycles = 0;
+    for (Window window; next_window(&window);) {
+      cycles += kRoundCycles * static_cast<double>(take_step(window, rounds)) + (window.step.other_mask ? kTwoPlaces : kOnePlace);
+    }
+    return cycles;
+  }
+
+  int64_t best_rounds() {
+    int64_t best = kFewestRounds;
+    double least = cost(best);
+    for (int64_t rounds = best + 1; rounds <= kMostRounds; ++rounds) {
+      const double cycles = cost(rounds);
+      if (cycles < least) least = cycles, best = rounds;
+    }
+    return best;
   }
 
   void add_strip(GatherConv* conv) {
-    int64_t rounds = kFewestRounds;
-    for (int64_t more = rounds + 1; more <= kMostRounds; ++more) {
-      if (count_steps(more) * more < count_steps(rounds) * rounds) rounds = more;
-    }
-    conv->strips_.push_back({count_, rounds, static_cast<int64_t>(conv->steps_.size()), 0, bytes_.size()});
+    const int64_t most = best_rounds();
+    GatherStrip strip{count_, 0, static_cast<int64_t>(conv->steps_.size()), 0, bytes_.size()};
     for (Output& output : outputs_) output.next = 0;
-    for (Window window; next_window(&window);) {
+    for (Window window; next_window(&window); ++strip.steps) {
+      window.step.rounds = add_rounds(window, most);
+      strip.rounds += window.step.rounds;
       conv->steps_.push_back(window.step);
-      add_rounds(window, rounds);
     }
-    conv->strips_.back().steps = static_cast<int64_t>(conv->steps_.size()) - conv->strips_.back().step;
+    conv->strips_.push_back(strip);
   }
 
-  void add_rounds(const Window& window, int64_t rounds) {
+  // Takes a step, as take_step().
+  int64_t add_rounds(const Window& window, int64_t rounds) {
+    int64_t first[kGatherStrip];
+    for (int64_t o = 0; o < count_; ++o) first[o] = outputs_[o].next;
+    const int64_t used = take_step(window, rounds);
     const size_t at = bytes_.size();
-    bytes_.resize(at + static_cast<size_t>(rounds * kGatherRoundBytes));
+    bytes_.resize(at + static_cast<size_t>(used * kGatherRoundBytes));
     for (int64_t o = 0; o < count_; ++o) {
-      Output& output = outputs_[o];
-      const int64_t taken = this->taken(output, window, rounds);
+      const Pick* const picks = outputs_[o].picks.data() + first[o];
       uint8_t* const lane = &bytes_[at + static_cast<size_t>(4 * o)];
-      for (int64_t i = 0; i < taken; ++i) {
-        const Pick& pick = output.picks[static_cast<size_t>(output.next++)];
+      for (int64_t i = 0; i < outputs_[o].next - first[o]; ++i) {
         uint8_t* const to = lane + i / 4 * kGatherRoundBytes + i % 4;
-        to[0] = static_cast<uint8_t>(pick.byte - window.begin);
-        to[kGatherWindow] = static_cast<uint8_t>(pick.value);
+        to[0] = static_cast<uint8_t>(picks[i].byte - window.begin);
+        to[kGatherWindow] = static_cast<uint8_t>(picks[i].value);
       }
     }
+    return used;
   }
 
   const ConvShape& shape_;
@@ -210,7 +233,7 @@ bool GatherConv::available(const char* isa_limit) {
 
 double GatherConv::rounds() const {
   double rounds = 0;
-  for (const GatherStrip& strip : strips_) rounds += static_cast<double>(strip.rounds * strip.steps);
+  for (const GatherStrip& strip : strips_) rounds += static_cast<double>(strip.rounds);
   return rounds * static_cast<double>(kGatherWindow) / static_cast<double>(std::max<int64_t>(1, inputs_ * static_cast<int64_t>(strips_.size())));
 }
 

@@ -18,11 +18,12 @@ namespace tritkit {
 struct GatherStep {
   int64_t offset, other;
   uint64_t mask, other_mask;
+  int64_t rounds;
 };
 
 // 16 outputs; a round is 64 byte indices and 64 weights: four for each output.
 struct GatherStrip {
-  int64_t outputs, rounds;  // rounds of a step
+  int64_t outputs, rounds;  // rounds of all its steps
   int64_t step, steps;      // in the list of all steps
   size_t data;              // byte offset of its first round
 };

@@ -20,25 +20,48 @@ using I = Vector::I;
 constexpr int kLanes = Vector::kLanes, kSums = Vector::kSums, kPixels = 14, kPanel = kLanes * kSums;
 constexpr int kAhead = 2048;  // bytes of rounds that are asked for ahead: they come from the third cache in deep layers
 
-// What epilogue.h and cursor.h need of a panel and its pixels.
-struct Strip {
-  const ConvArgs* args;
-  int64_t output, outputs, vectors;
-  alignas(64) float multiplier[kPanel];
-};
-struct Pixels {
-  const uint8_t* x[kPixels];
-  int64_t y[kPixels], r[kPixels];
-};
-
-#include "kernels/conv/cursor.h"
-#include "kernels/conv/epilogue.h"
-
 inline I shuffle(I bytes, I index) {
   I result;
   __asm__("vpermb %1, %2, %0" : "=v"(result) : "v"(bytes), "v"(index));  // an intrinsic would need VBMI for the whole file
   return result;
 }
+
+// Bytes to the lowest of every dword, zeros above.
+inline I spread(I bytes, I index) {
+  I result;
+  const __mmask64 lowest = 0x1111111111111111;
+  __asm__("vpermb %1, %2, %0 %{%3%}%{z%}" : "=v"(result) : "v"(bytes), "v"(index), "Yk"(lowest));
+  return result;
+}
+
+inline __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~0ull : (1ull << count) - 1; }
+
+// What epilogue.h and cursor.h need of a panel and its pixels. Sums are in the order of the panel's strips; shuffles that are needed
+// anyway bring residuals into it and bytes out of it.
+struct Strip {
+  const ConvArgs* args;
+  int64_t output, outputs, vectors;
+  bool sorted;
+  alignas(64) float multiplier[kPanel];
+  alignas(64) uint8_t place[kPanel];           // of the bytes that Vector::narrow leaves
+  alignas(64) uint8_t order[kSums][4 * kLanes];  // of a pixel's residuals, where they are sorted
+
+  Vector::B arrange(Vector::B bytes) const { return shuffle(bytes, Vector::load(place)); }
+  template <int OV>
+  void load_residual(const uint8_t* r, I* v) const {
+    if (!sorted) return Vector::load_bytes<OV>(r, v, outputs);
+    const I bytes = _mm512_maskz_loadu_epi8(first_bytes(outputs), r);
+    TRITKIT_UNROLL
+    for (int i = 0; i < OV; ++i) v[i] = spread(bytes, Vector::load(order[i]));
+  }
+};
+struct Pixels {
+  const uint8_t* x[2 * kPixels];
+  int64_t y[2 * kPixels], r[2 * kPixels];
+};
+
+#include "kernels/conv/cursor.h"
+#include "kernels/conv/epilogue.h"
 
 // A step's bytes of one pixel.
 inline I bytes_of(const GatherStep& step, const uint8_t* pixel) {
@@ -63,7 +86,7 @@ void accumulate(const GatherWork& work, const GatherStrip& strip, const uint8_t*
       TRITKIT_UNROLL
       for (int p = 0; p < PX; ++p) x[p] = bytes_of(*step, pixels[p]);
     }
-    const uint8_t* const last = data + kGatherRoundBytes * strip.rounds;
+    const uint8_t* const last = data + kGatherRoundBytes * step->rounds;
     for (; data != last; data += kGatherRoundBytes) {
       const I index = Vector::load(data), weights = Vector::load(data + 64);
       if (PX > 4) {  // fewer would only wait for the prefetches
@@ -83,22 +106,25 @@ using Accumulate = void (*)(const GatherWork&, const GatherStrip&, const uint8_t
 constexpr Accumulate kAccumulate[kPixels] = {accumulate<1>, accumulate<2>, accumulate<3>, accumulate<4>,  accumulate<5>,  accumulate<6>,
                                              accumulate<7>, accumulate<8>, accumulate<9>, accumulate<10>, accumulate<11>, accumulate<12>, accumulate<13>, accumulate<14>};
 
-inline __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~0ull : (1ull << count) - 1; }
-
 // A panel's way from sums, in the order of its strips, to outputs.
 class Writer {
  public:
-  Writer(const ConvArgs& args, const GatherPanel& panel) : args_(args), panel_(panel), tile_args_(args), some_(first_bytes(panel.outputs)) {
-    const bool direct = !panel.sorted;
-    tile_args_.y = y_, tile_args_.r = r_;
-    strip_.args = direct ? &args_ : &tile_args_;
-    strip_.output = direct ? panel.output : 0;
+  Writer(const ConvArgs& args, const GatherPanel& panel) : panel_(panel) {
+    strip_.args = &args;
+    strip_.output = panel.output;
     strip_.outputs = panel.outputs;
     strip_.vectors = panel.outputs > 2 * kLanes ? 4 : panel.outputs > kLanes ? 2 : 1;
+    strip_.sorted = panel.sorted;
     for (int64_t at = 0; at < kPanel; ++at) {
       const bool real = at < panel.outputs;
       strip_.multiplier[at] = real ? args.multiplier[panel.output + panel.order[at]] : 0.0f;
       bias_[at] = real ? args.bias[panel.output + panel.order[at]] : 0;
+      strip_.order[at / kLanes][4 * (at % kLanes)] = real ? panel.order[at] : 0;
+    }
+    const int64_t row = this->row();
+    for (int64_t i = 0; i < kPanel; ++i) {  // outputs of the group's pixels, one after the other
+      const int64_t o = i % row, from = i - o + (o < panel.outputs ? panel.place[o] : o);
+      strip_.place[i] = static_cast<uint8_t>(from % kLanes / 4 * 16 + from / kLanes * 4 + from % 4);
     }
     finish_ = pick_finish(strip_);
   }
@@ -106,26 +132,15 @@ class Writer {
   int64_t row() const { return strip_.vectors * kLanes; }  // outputs from one pixel's sums to the next
   I bias(int64_t first) const { return Vector::load(bias_ + first); }
 
-  void write(const Pixels& pixels, int64_t count, const int32_t* sums) {
-    if (!panel_.sorted) return finish_(strip_, pixels, count, sums);
-    if (args_.output == ConvOutput::to_float) return write_floats(pixels, count, sums);
-    const I order = _mm512_loadu_si512(panel_.order), place = _mm512_loadu_si512(panel_.place);
-    Pixels tile;
-    for (int64_t p = 0; p < count; ++p) tile.y[p] = tile.r[p] = kPanel * p;
-    for (int64_t p = 0; p < count && args_.output == ConvOutput::requantize_add; ++p) {
-      Vector::store(r_ + kPanel * p, shuffle(_mm512_maskz_loadu_epi8(some_, args_.r + pixels.r[p] + panel_.output), order));
-    }
-    finish_(strip_, tile, count, sums);
-    uint8_t* const y = static_cast<uint8_t*>(args_.y) + panel_.output;
-    for (int64_t p = 0; p < count; ++p) _mm512_mask_storeu_epi8(y + pixels.y[p], some_, shuffle(Vector::load(y_ + kPanel * p), place));
+  void write(const Pixels& pixels, int64_t count, const int32_t* sums) const {
+    const bool floats = strip_.args->output == ConvOutput::to_float;
+    floats && panel_.sorted ? write_floats(pixels, count, sums) : finish_(strip_, pixels, count, sums);
   }
 
  private:
-  static __mmask64 first_bytes(int64_t count) { return count >= 64 ? ~0ull : (1ull << count) - 1; }
-
   void write_floats(const Pixels& pixels, int64_t count, const int32_t* sums) const {
     for (int64_t p = 0; p < count; ++p, sums += row()) {
-      uint8_t* const y = static_cast<uint8_t*>(args_.y) + pixels.y[p] + 4 * panel_.output;
+      uint8_t* const y = static_cast<uint8_t*>(strip_.args->y) + pixels.y[p] + 4 * panel_.output;
       for (int64_t at = 0; at < panel_.outputs; ++at) {
         const float value = static_cast<float>(sums[at]) * strip_.multiplier[at];
         __builtin_memcpy(y + 4 * panel_.order[at], &value, 4);
@@ -133,14 +148,10 @@ class Writer {
     }
   }
 
-  const ConvArgs& args_;
   const GatherPanel& panel_;
-  ConvArgs tile_args_;  // finishes a tile here, in the order of the strips
-  const __mmask64 some_;
   Strip strip_;
   Finish finish_;
   alignas(64) int32_t bias_[kPanel];
-  alignas(64) uint8_t y_[kPixels * kPanel], r_[kPixels * kPanel];
 };
 
 }  // namespace
