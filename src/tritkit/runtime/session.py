@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from ctypes import byref, c_char_p, c_int64, c_void_p
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ctypes import addressof, byref, c_char, c_char_p, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -149,8 +149,7 @@ class Session:
         arrays = self._arrays(images)
         outputs = self._outputs_for(arrays[0].shape[0])
         call = self._calls.pop() if self._calls else _Call(len(arrays), len(outputs))
-        _point(call.ins, arrays)
-        _point(call.outs, outputs)
+        _point(call.tensors, [*arrays, *outputs])
         status = self._lib.tk_session_run(self._open(), call.ins, len(arrays), call.outs, len(outputs), call.error)
         check(status, call.error)
         self._calls.append(call)
@@ -349,14 +348,20 @@ class _Call:
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.ins, self.outs = (CTensor * inputs)(), (CTensor * outputs)()
+        self.tensors = [*self.ins, *self.outs]  # the same memory: every look into the arrays makes an object
         self.error = CError()
 
 
-def _point(tensors: ctypes.Array[CTensor], arrays: Sequence[Array]) -> None:
+def _point(tensors: Iterable[CTensor], arrays: Sequence[Array]) -> None:
     """Let the tensors describe the arrays."""
     for tensor, array in zip(tensors, arrays, strict=True):
         if tensor.rank == 0:  # new: type and sides are always those of the network
             tensor.dtype, tensor.rank = FLOAT32, array.ndim
             tensor.dims[: array.ndim] = array.shape
         tensor.dims[0] = array.shape[0]
-        tensor.data = array.ctypes.data
+        tensor.data = _address(array)
+
+
+def _address(array: Array) -> int:
+    """Of the first element; NumPy's own answer takes three times as long, but read-only arrays have no other."""
+    return addressof(c_char.from_buffer(array.data)) if array.flags.writeable else array.ctypes.data
