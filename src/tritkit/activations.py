@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from tritkit.errors import UnsupportedError, UserError
 from tritkit.graphs import module_kind, quantization_points
+from tritkit.processes import ALONE, Processes
 
 LEVELS = 255
 _SAMPLE = 1 << 16  # values of a batch that a percentile or an MSE search looks at
@@ -128,22 +129,35 @@ class Range:
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
-        self.low = self.high = 0.0
-        self.batches = 0
+        self.ends: list[tuple[float, float]] = []  # (low, high) of each batch
 
     def update(self, x: Tensor) -> None:
         """Take in one batch (float tensor of any shape, not empty)."""
-        low, high = self.observer.batch_range(x.detach().float())
-        if self.batches == 0:
-            self.low, self.high = low, high
-        else:
-            self.low = self.observer.join(self.low, low, self.batches, "low")
-            self.high = self.observer.join(self.high, high, self.batches, "high")
-        self.batches += 1
+        self.ends.append(self.observer.batch_range(x.detach().float()))
+
+    def pool(self, processes: Processes) -> None:
+        """Take in what the others' ranges have seen, as if one had seen all batches in their order."""
+        self.ends = processes.gather(self.ends)
+
+    @property
+    def low(self) -> float:
+        """The lower end of the range; 0 of nothing."""
+        return self._joined([low for low, _ in self.ends], "low")
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        return self._joined([high for _, high in self.ends], "high")
+
+    def _joined(self, ends: list[float], pick: str) -> float:
+        joined = ends[0] if ends else 0.0
+        for seen, end in enumerate(ends[1:], 1):
+            joined = self.observer.join(joined, end, seen, pick)
+        return joined
 
     def quant(self) -> QuantParams:
         """Scale and zero point of the range seen."""
-        if self.batches == 0:
+        if not self.ends:
             raise UserError("no data was observed; run calibrate with at least one batch")
         return quant_params(self.low, self.high)
 
@@ -315,12 +329,13 @@ def quantizers(net: nn.Module) -> Iterator[tuple[str, FakeQuantize]]:
             yield name, module
 
 
-def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+def calibrate(net: nn.Module, batches: Iterable[Tensor], processes: Processes = ALONE) -> None:
     """Set every activation range from data: float batches shaped as the network wants them, no labels.
 
     Runs the network in evaluation mode without quantization, so all ranges are those of the float activations.
-    Batches may also be (images, labels) pairs. Raises UserError when there is nothing to calibrate, no batch, or NaN in
-    a batch.
+    Batches may also be (images, labels) pairs. processes: those that calibrate the same network on other batches; all
+    end with the ranges that one would have from all batches. Raises UserError when there is nothing to calibrate, no
+    batch, or NaN in a batch.
     """
     found = [q for _, q in quantizers(net)]
     if not found:
@@ -338,9 +353,10 @@ def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
         for q in found:
             q.seen = None
         net.train(was_training)
-    if not ranges[0].batches:
+    if not ranges[0].ends:
         raise UserError("calibrate was given no batch; give it a few hundred images")
     for q, seen in zip(found, ranges, strict=True):
+        seen.pool(processes)
         q.set_range(seen.low, seen.high)
 
 

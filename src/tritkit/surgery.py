@@ -26,6 +26,7 @@ from torch.nn.utils import parametrize
 
 from tritkit.errors import UnsupportedError, UserError
 from tritkit.methods._base import Method, Ternarizer
+from tritkit.processes import ALONE, Processes
 from tritkit.ternary import Ternary
 
 __all__ = [
@@ -208,13 +209,13 @@ def freeze_codes_(net: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def reestimate_bn_(net: nn.Module, batches: Iterable[Any]) -> None:
+def reestimate_bn_(net: nn.Module, batches: Iterable[Any], processes: Processes = ALONE) -> None:
     """Measure the running mean and variance of all batch norms again, with the weights of now.
 
     Each becomes the plain average over `batches` of the batch's mean and (unbiased) variance; batches of
     one size make that exact. A batch is the network's input, or a tuple or list that begins with it. All
     other layers run as in evaluation. Training flags and momenta come back afterwards, and after an error
-    the old statistics too.
+    the old statistics too. processes: those that do the same with other batches; each ends with the average over all.
 
     Raises UserError when there is no batch norm with running statistics or no batch.
     """
@@ -233,6 +234,21 @@ def reestimate_bn_(net: nn.Module, batches: Iterable[Any]) -> None:
             count += 1
         if count == 0:
             raise UserError("batches is empty: statistics need at least one batch (an exhausted iterator?)")
+        for norm in norms:
+            _pool_(norm, count, processes)
+
+
+def _pool_(norm: _BatchNorm, count: int, processes: Processes) -> None:
+    """Average the statistics of `count` batches here with those of the other processes."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    own = torch.stack([norm.running_mean, norm.running_var]).double()
+    batches = int(processes.total(torch.tensor(count)))
+    mean, variance = processes.total(own * count) / batches
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.fill_(batches)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from small_residual import images
 
 from tritkit.cli.app import run_app
+from tritkit.cli.networks import load_float_network
 from tritkit.models import build
 from tritkit.runtime import Session
 
@@ -52,6 +53,23 @@ def test_from_float_weights_to_a_file_that_runs(files: Path, cli: Cli) -> None:
     assert "ternary layers: 93.8 % of the multiplications removed" in text
     pictures = images(4, 32, seed=3).numpy()
     assert Session(out).run(pictures).shape == (4, 10)
+
+
+def test_torchvision_s_files_are_taken(tmp_path: Path, cli: Cli) -> None:
+    torch.manual_seed(0)
+    wanted = build("resnet18", 7).state_dict()
+    torch.save(wanted, tmp_path / "resnet18.pth")
+    found = load_float_network(tmp_path / "resnet18.pth", None)
+    assert (found.shape, len(found.classes)) == ((3, 224, 224), 7)
+    assert found.norm == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert all(torch.equal(value, wanted[key]) for key, value in found.net.state_dict().items())
+    torch.save(build("cifar-resnet8").state_dict(), tmp_path / "small.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "small.pth").read_bytes()[:1000])
+    mistakes = {"small": "does not say how images are normalised", "cut": "no whole .pth", "no": "no weights"}
+    for name, said in mistakes.items():
+        code, _, err = cli("ternarize", tmp_path / f"{name}.pth", "--calibrate", "sample", "-o", tmp_path / "net.onnx")
+        assert code == 2, err
+        assert said in err
 
 
 def test_json_has_the_counts(files: Path, cli: Cli) -> None:

@@ -29,7 +29,8 @@ from tritkit.post import (
     quantize,
 )
 from tritkit.post.layers import find_layers
-from tritkit.post.moments import moments_of
+from tritkit.post.moments import Share, moments_of
+from tritkit.processes import ALONE
 from tritkit.runtime import Session
 
 
@@ -110,7 +111,7 @@ def test_moments_are_those_of_the_patches() -> None:
     x = images(8)
     with torch.no_grad():
         y = net[0](x)
-    moments = moments_of(layer, x, y)
+    moments = moments_of(layer, x, y, Share.of(x, ALONE))
     w = layer.weight().permute(0, 2, 3, 1).flatten(1).double()
     channels = y.transpose(0, 1).flatten(1).double()
     assert moments.count == channels.shape[1]

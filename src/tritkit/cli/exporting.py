@@ -16,6 +16,7 @@ from tritkit.errors import ModelFileError, UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tritkit.data import ImageFolder
     from tritkit.deploy import ExportReport
     from tritkit.train import Recipe
 
@@ -132,13 +133,27 @@ def picture_batches(
     root: str, size: int, short_side: int, norm: Norm, limit: int = _CALIBRATION_IMAGES
 ) -> Iterator[Tensor]:
     """Up to `limit` training pictures of a folder, over all classes, normalised, not augmented."""
-    from tritkit.data import CentreCrop, PictureLoader, load_image_folder, normalise
+    return read_pictures(*training_pictures(root, limit), size, short_side, norm)
+
+
+def training_pictures(root: str, limit: int) -> tuple[ImageFolder, range]:
+    """The pictures of a folder, and where up to `limit` of them over all classes stand."""
+    from tritkit.data import load_image_folder
+
+    folder = load_image_folder(root, "train")
+    return folder, range(0, len(folder), max(len(folder) // limit, 1))[:limit]
+
+
+def read_pictures(
+    folder: ImageFolder, places: range, size: int, short_side: int, norm: Norm, processes: int = 1
+) -> Iterator[Tensor]:
+    """The pictures at `places`, their middle, normalised; so many processes of this machine read pictures."""
+    from tritkit.data import CentreCrop, PictureLoader, normalise
     from tritkit.data.image_folder import bad_pictures
     from tritkit.data.loading import default_workers
 
-    folder = load_image_folder(root, "train")
-    places = range(0, len(folder), max(len(folder) // limit, 1))[:limit]
-    loader = PictureLoader(folder, CentreCrop(size, short_side), seed=0, workers=default_workers(), replace=False)
+    workers = default_workers(processes)
+    loader = PictureLoader(folder, CentreCrop(size, short_side), seed=0, workers=workers, replace=False)
     for batch in loader.batches([places[k : k + _PICTURES] for k in range(0, len(places), _PICTURES)]):
         if batch.bad:
             raise UserError(f"{folder.root} has {bad_pictures(batch.bad)}")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tritkit.cli.exporting import Norm, image_norm
-from tritkit.errors import ModelFileError, UserError
+from tritkit.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
+_TORCHVISION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _OTHERS = ("resnet18", "resnet34", "resnet50", "resnet101", "alexnet-bn", "vgg16-bn")
 
 
@@ -25,25 +26,21 @@ class FloatNetwork(NamedTuple):
 
 
 def load_float_network(path: Path, architecture: str | None) -> FloatNetwork:
-    """From a safetensors file of a known network, or of a training run without a method.
+    """From a safetensors or .pth file of a known network, or of a training run without a method.
 
-    architecture: its name; None: found by the names and shapes of the weights.
+    architecture: its name; None: found by the names and shapes of the weights. A .pth file does not say how images are
+        normalised: those of networks of photographs are as torchvision's weights want them.
     Raises UserError for a missing file, a network that is not known or ternary already; ModelFileError for a file that
     cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
-
     from tritkit import models
 
     path = path / "final.safetensors" if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"no weights at {path}; give a .safetensors file of float weights, or a float run's folder")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is not a readable safetensors file: {error}") from error
+        hint = "give a .safetensors or .pth file of float weights, or a float run's folder"
+        raise UserError(f"no weights at {path}; {hint}")
+    tensors, metadata = models.read_float(path)
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     if any("parametrizations" in key for key in shapes):
         raise UserError(f"{path} is ternary already; give the float weights it began with, or use tritkit export")
     name = architecture or _name(shapes, path)
@@ -51,7 +48,9 @@ def load_float_network(path: Path, architecture: str | None) -> FloatNetwork:
     net = models.build(name, outputs)
     models.load_float(path, net)
     size = models.image_size(name)
-    return FloatNetwork(net.eval(), (3, size, size), image_norm(metadata, path), _names(outputs))
+    published = path.suffix in (".pth", ".pt") and size > 32
+    norm = _TORCHVISION if published else image_norm(metadata, path)
+    return FloatNetwork(net.eval(), (3, size, size), norm, _names(outputs))
 
 
 def _name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tritkit.cli.exporting import Norm, export_network, picture_batches, short_side_of
+from tritkit.cli.exporting import Norm, export_network, read_pictures, short_side_of, training_pictures
 from tritkit.cli.images import Preprocessing, read_images
 from tritkit.cli.networks import load_float_network
 from tritkit.cli.output import Facts, Json, emit, percent, say, table
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from tritkit.methods import FGQ
     from tritkit.post import BitsPerWeight, Faithful, Steps
-
-_BATCH = 256
+    from tritkit.processes import Processes
+    from tritkit.train.ranks import Ranks
 
 
 class Group(StrEnum):
@@ -42,7 +42,7 @@ class Activations(StrEnum):
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="Float weights: .safetensors of a known network, or of a float run.")],
+    model: Annotated[Path, typer.Argument(help="Float weights: .safetensors, torchvision's .pth, or a float run.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
     calibrate: Annotated[
         str, typer.Option(help="Folder of CIFAR-10 or ImageNet, the word sample, or an .npy file of training images.")
@@ -67,21 +67,27 @@ def command(
 ) -> None:
     """Make a trained float network ternary without training it.
 
-    Needs some training images without labels; takes about a minute for a CIFAR ResNet.
+    Needs some training images without labels; takes about a minute for a CIFAR ResNet. Under torchrun its processes
+    share the images.
     """
     ask = _method(group_size, group)
     from tritkit.post import BitsPerWeight, choose_group_sizes, count, quantize
+    from tritkit.train.ranks import joined
 
     loaded = load_float_network(model, architecture)
-    batches = _batches(calibrate, loaded.shape, loaded.norm, images)
     steps, start = _steps(faithful, activations), time.perf_counter()
-    with _bar() as progress:
+    with joined("give the same command again") as ranks, _bar(ranks.first) as progress:
+        batches, processes = _batches(calibrate, loaded.shape, loaded.norm, images, ranks)
         chosen: FGQ | dict[str, FGQ]
-        if isinstance(ask, BitsPerWeight):
-            chosen = choose_group_sizes(loaded.net, batches, ask, progress=progress)
+        if isinstance(ask, BitsPerWeight):  # by the first process's images, the first of all
+            own = choose_group_sizes(loaded.net, batches, ask, progress=progress)
+            chosen = processes.gather([own])[0]
         else:
             chosen = ask
-        net = quantize(loaded.net, chosen, batches, steps=steps, images=images, progress=progress)
+        net = quantize(loaded.net, chosen, batches, steps=steps, images=images, progress=progress, processes=processes)
+        used = sum(processes.gather([sum(map(len, batches))]))
+    if not ranks.first:
+        return
     seconds = time.perf_counter() - start
     report = export_network(net, out, loaded.shape, loaded.norm, loaded.classes, short_side_of(loaded.shape))
     facts = {
@@ -91,7 +97,7 @@ def command(
         "method": {"bits": ask.limit} if isinstance(ask, BitsPerWeight) else ask.params(),
         "steps": "faithful" if faithful else "better",
         "activations": activations.value,
-        "images": min(images, sum(map(len, batches))),
+        "images": used,
         "seconds": seconds,
         "same_bits_in": list(report.checked),
         "notes": list(report.notes),
@@ -126,35 +132,42 @@ def _steps(faithful: bool, activations: Activations) -> Steps | Faithful:
     return replace(steps, observer=PowerOfTwo()) if activations is Activations.power_of_two else steps
 
 
-def _batches(source: str, shape: tuple[int, int, int], norm: Norm, limit: int) -> list[Tensor]:
-    """Training images, normalised, not augmented."""
+def _batches(
+    source: str, shape: tuple[int, int, int], norm: Norm, limit: int, ranks: Ranks
+) -> tuple[list[Tensor], Processes]:
+    """This process's training images of `limit` in all, normalised, not augmented, and who has the others."""
     import torch
 
     from tritkit.data import load_cifar10, normalise
+    from tritkit.post import UNIT
     from tritkit.zoo import sample
 
     path = Path(source)
     if path.suffix.lower() in (".npy", ".npz"):
         found = torch.tensor(read_images(path, Preprocessing(shape, norm[0], norm[1], ())))[:limit]
-        return [found[i : i + _BATCH] for i in range(0, len(found), _BATCH)]
+        mine, processes = ranks.split(len(found), UNIT)
+        return list(torch.split(found[mine.start : mine.stop], UNIT)), processes
     short_side = short_side_of(shape)
     if short_side is not None and path.is_dir():
-        return list(picture_batches(source, shape[1], short_side, norm, limit))
+        folder, places = training_pictures(source, limit)
+        mine, processes = ranks.split(len(places), UNIT)
+        own = places[mine.start : mine.stop]
+        return list(read_pictures(folder, own, shape[1], short_side, norm, ranks.here)), processes
     pixels = torch.from_numpy(sample("train").images) if source == "sample" else load_cifar10(source, "train").images
     if tuple(pixels.shape[1:]) != shape:
         raise UserError(f"the network takes images {list(shape)}, CIFAR-10 has {list(pixels.shape[1:])}; give an .npy")
-    pixels = pixels[:limit]
-    return [normalise(pixels[i : i + _BATCH], *norm) for i in range(0, len(pixels), _BATCH)]
+    mine, processes = ranks.split(min(len(pixels), limit), UNIT)
+    return [normalise(part, *norm) for part in torch.split(pixels[mine.start : mine.stop], UNIT)], processes
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int, str], None]]:
+def _bar(shown: bool) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on standard error where that is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task("layers", total=None)
 
         def progress(done: int, total: int, name: str) -> None:

@@ -13,7 +13,7 @@ from tritkit.models.cifar_resnet import CifarResNet, cifar_resnet
 from tritkit.models.download import fetch
 from tritkit.models.resnet import ResNet, resnet
 from tritkit.models.vgg import VGG, vgg16
-from tritkit.models.weights import load_float
+from tritkit.models.weights import load_float, read_float
 
 __all__ = [
     "VGG",
@@ -26,6 +26,7 @@ __all__ = [
     "fetch",
     "image_size",
     "load_float",
+    "read_float",
     "resnet",
     "vgg16",
 ]

@@ -19,7 +19,7 @@ def load_float(path: str | Path, net: nn.Module) -> dict[str, str]:
     value be finite. Raises UserError for a missing file, ModelFileError for one that does not fit; then `net`
     is unchanged.
     """
-    tensors, metadata = _read(Path(path))
+    tensors, metadata = read_float(Path(path))
     expected = net.state_dict()
     tensors |= {k: v for k, v in expected.items() if k.endswith("num_batches_tracked") and k not in tensors}
     problems = _mismatches(tensors, expected)
@@ -30,7 +30,10 @@ def load_float(path: str | Path, net: nn.Module) -> dict[str, str]:
     return metadata
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_float(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a .safetensors or .pth file by name, and its metadata, which a .pth file has not. Raises UserError
+    for a missing file, ModelFileError for a damaged one.
+    """
     if not path.is_file():
         raise UserError(f"no weights at {path}; give the path of a .safetensors or .pth file")
     if path.suffix in (".pth", ".pt"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from tritkit.post.counts import Counts, LayerCount, count
 from tritkit.post.mixed import BitsPerWeight, Budget, Multiplications, choose_group_sizes
 from tritkit.post.power_of_two import PowerOfTwo
-from tritkit.post.quantizing import BETTER, FAITHFUL, Faithful, Steps, quantize
+from tritkit.post.quantizing import BETTER, FAITHFUL, UNIT, Faithful, Steps, quantize
 from tritkit.post.start import CHANNELS, start_
 from tritkit.post.steps import Compensate, Descend, MatchMoments, Nearest, Regress, Solve
 
@@ -22,6 +22,7 @@ __all__ = [
     "BETTER",
     "CHANNELS",
     "FAITHFUL",
+    "UNIT",
     "BitsPerWeight",
     "Budget",
     "Compensate",

@@ -160,7 +160,7 @@ class _Measuring(_Quantizing):
         if self.progress is not None:
             self.progress(self.layers.index(layer), len(self.layers), layer.name)
         target = self._target(layer)
-        moments = moments_of(layer, self._runner.value(layer.node.all_input_nodes[0]), target)
+        moments = moments_of(layer, self._runner.value(layer.node.all_input_nodes[0]), target, self.share)
         self._macs[layer.name] = layer.module.weight.numel() * (target[0].numel() // target.shape[1])
         norm = None if layer.norm is None else (layer.norm[0], copy.deepcopy(layer.norm[1]))
         twin = replace(layer, module=copy.deepcopy(layer.module), norm=norm)

@@ -10,17 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tritkit.post.layers import Layer
+from tritkit.processes import Processes
 
-__all__ = ["Moments", "as_columns", "as_weight", "moments_of"]
+__all__ = ["Moments", "Share", "as_columns", "as_weight", "moments_of"]
 
 _ROWS = 1 << 17  # patches that are looked at: many times K, where there are that many
 _CHUNK = 32  # images
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of `count` images those from number `first` on are here, the others in `processes`."""
+
+    processes: Processes
+    first: int
+    count: int
+
+    @staticmethod
+    def of(images: Tensor, processes: Processes) -> Share:
+        """Where each process has some."""
+        counts = processes.gather([len(images)])
+        return Share(processes, sum(counts[: processes.rank]), sum(counts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +76,9 @@ def as_weight(columns: Tensor, shape: torch.Size) -> Tensor:
     return columns.reshape(outputs, height, width, channels).permute(0, 3, 1, 2).contiguous()
 
 
-def moments_of(layer: Layer, x: Tensor, target: Tensor) -> Moments:
-    """Of the layer's inputs x and what it should give behind its batch norm, over all calibration images.
+def moments_of(layer: Layer, x: Tensor, target: Tensor, share: Share) -> Moments:
+    """Of the layer's inputs x and what it should give behind its batch norm, over the calibration images of all
+    processes; x and target are of this one's share.
 
     Where a convolution sees more than 131,072 patches, some positions of each image are taken, drawn from a fixed seed.
     """
@@ -68,27 +86,41 @@ def moments_of(layer: Layer, x: Tensor, target: Tensor) -> Moments:
     xs, ts, tts = (torch.zeros(n, dtype=torch.float64) for n in (size, outputs, outputs))
     xxs, txs = (torch.zeros(n, size, dtype=torch.float64) for n in (size, outputs))
     count = 0
-    for patches, wanted in _chunks(layer, x, target):
+    for patches, wanted in _chunks(layer, x, target, share):
         count += len(patches)
         xs += patches.sum(dim=0, dtype=torch.float64)
         ts += wanted.sum(dim=0, dtype=torch.float64)
         tts += wanted.double().square().sum(dim=0)
         xxs += (patches.T @ patches).double()
         txs += (wanted.T @ patches).double()
+    xs, ts, tts, xxs, txs, seen = _totals([xs, ts, tts, xxs, txs, torch.tensor([float(count)])], share.processes)
+    count = int(seen)
     x_mean, t_mean = xs / count, ts / count
     h = xxs / count - torch.outer(x_mean, x_mean)
     c = txs / count - torch.outer(t_mean, x_mean)
     return Moments(count, x_mean, h, t_mean, (tts / count - t_mean.square()).clamp(min=0), c)
 
 
-def _chunks(layer: Layer, x: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Patches [n, K] and what is wanted there [n, O], some images at a time."""
+def _totals(mine: list[Tensor], processes: Processes) -> list[Tensor]:
+    """The sum of each tensor over all processes, float64."""
+    total = processes.total(torch.cat([value.double().flatten() for value in mine]))
+    parts = torch.split(total, [prod(value.shape) for value in mine])
+    return [part.reshape(value.shape) for part, value in zip(parts, mine, strict=True)]
+
+
+def _chunks(layer: Layer, x: Tensor, target: Tensor, share: Share) -> Iterator[tuple[Tensor, Tensor]]:
+    """Patches [n, K] and what is wanted there [n, O], some images at a time. Which positions of an image are taken
+    follows from its number among all images.
+    """
     if isinstance(layer.module, nn.Linear):
         yield _flat(x), _flat(target)
         return
     positions = target.shape[2] * target.shape[3]
-    wanted = max(1, -(-_ROWS // len(x)))
+    wanted = max(1, -(-_ROWS // share.count))
     draw = torch.Generator().manual_seed(0)
+    if wanted < positions:
+        for _ in range(share.first // _CHUNK):  # those of the images before
+            torch.randperm(positions, generator=draw)
     for start in range(0, len(x), _CHUNK):
         part = slice(start, start + _CHUNK)
         taken = torch.randperm(positions, generator=draw)[:wanted] if wanted < positions else slice(None)

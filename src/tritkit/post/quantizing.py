@@ -18,18 +18,20 @@ from tritkit.methods import FGQ, Method
 from tritkit.post.groups import Layout
 from tritkit.post.images import check_fit, collect
 from tritkit.post.layers import Layer, find_layers
-from tritkit.post.moments import Moments, as_columns, moments_of
+from tritkit.post.moments import Moments, Share, as_columns, moments_of
 from tritkit.post.steps import Compensate, Descend, Fold, NormStep, Regress, Solve, WeightStep
 from tritkit.post.walk import Runner
+from tritkit.processes import ALONE, Processes
 from tritkit.surgery import Select, ternarize_
 
-__all__ = ["BETTER", "FAITHFUL", "Faithful", "Progress", "Steps", "quantize"]
+__all__ = ["BETTER", "FAITHFUL", "UNIT", "Faithful", "Progress", "Steps", "quantize"]
 
 Progress = Callable[[int, int, str], None]
 """Called with (layers done, layers in all, name of the layer that comes)."""
 
 _RIDGE = 1e-2  # of the mean of H's diagonal; beside it K / patches, as few patches determine few weights
-_OBSERVED = 256  # images a batch that an observer sees
+UNIT = 256
+"""Images a batch that an observer sees; whole ones of them are what processes share."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def quantize(
     steps: Steps | Faithful = BETTER,
     images: int = 1024,
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> GraphModule:
     """A ternary copy of the float network `net`, ready for `export`; `net` itself stays as it is.
 
@@ -75,6 +78,8 @@ def quantize(
         are used.
     exclude: layers that become int8 instead, as in `ternarize_`; None: the first and the last.
     progress: called before each layer.
+    processes: those that do the same with other images, in the order of the images; all end with the network that one
+        would make of all images, to the order of floating-point additions, if all but the last have a multiple of 256.
 
     The copy is a traced network as `quantize_activations` gives it: its layers are parametrized by `method`, its
     activations quantized with fixed ranges. Deterministic.
@@ -86,7 +91,7 @@ def quantize(
         if not isinstance(given, FGQ):
             raise UserError(f"post-training quantization takes FGQ (any group size), got {given!r}")
     batch = collect(loader, images)
-    return _Quantizing(net, method, batch, exclude, steps, progress).run()
+    return _Quantizing(net, method, batch, exclude, steps, progress, processes).run()
 
 
 class _Quantizing:
@@ -100,7 +105,9 @@ class _Quantizing:
         exclude: Select | None,
         steps: Steps | Faithful,
         progress: Progress | None,
+        processes: Processes = ALONE,
     ) -> None:
+        self.share = Share.of(images, processes)
         original = copy.deepcopy(net).eval()
         check_fit(original, images)
         floating = quantize_activations(original, steps.observer)
@@ -130,11 +137,11 @@ class _Quantizing:
         if node in self._by_node:
             self._fit(self._by_node[node])
         elif node in self._norms and isinstance(self.steps, Faithful):
-            _measure_(self._norms[node], self._runner.value(node.all_input_nodes[0]))
+            _measure_(self._norms[node], self._runner.value(node.all_input_nodes[0]), self.share.processes)
         elif node.op == "call_module":
             module = self._modules[str(node.target)]
             if isinstance(module, FakeQuantize):
-                _set_range(module, self._runner.value(node.all_input_nodes[0]))
+                _set_range(module, self._runner.value(node.all_input_nodes[0]), self.share.processes)
 
     def _fit(self, layer: Layer) -> None:
         if self.progress is not None:
@@ -143,7 +150,8 @@ class _Quantizing:
         if isinstance(self.steps, Faithful):
             layer.module.weight.data = method.project(layer.weight()).snap().dequantize()
             return
-        moments = moments_of(layer, self._runner.value(layer.node.all_input_nodes[0]), self._target(layer))
+        x = self._runner.value(layer.node.all_input_nodes[0])
+        moments = moments_of(layer, x, self._target(layer), self.share)
         fold = _fold(layer, method, moments)
         for step in self.steps.weights:
             step(fold)
@@ -223,20 +231,25 @@ def _set_norm_(layer: Layer, moments: Moments, step: NormStep) -> None:
 
 
 @torch.no_grad()
-def _measure_(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> None:
-    """Take the mean and variance of each channel of x [N, C, ...] as the batch norm's."""
+def _measure_(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, processes: Processes) -> None:
+    """Take the mean and variance of each channel of all processes' x [N, C, ...] as the batch norm's."""
     channels = x.transpose(0, 1).flatten(1)
-    variance, mean = torch.var_mean(channels, dim=1, correction=0)
+    count = channels.shape[1]
+    variance, mean = (value.double() for value in torch.var_mean(channels, dim=1, correction=0))
+    counts = int(processes.total(torch.tensor(count)))
+    centre = processes.total(mean * count) / counts
+    spread = processes.total((variance + (mean - centre).square()) * count) / counts
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance)
+    norm.running_mean.copy_(centre)
+    norm.running_var.copy_(spread)
 
 
-def _set_range(quantizer: FakeQuantize, x: Tensor) -> None:
+def _set_range(quantizer: FakeQuantize, x: Tensor, processes: Processes) -> None:
     seen = Range(quantizer.observer)
-    for start in range(0, len(x), _OBSERVED):
-        seen.update(x[start : start + _OBSERVED])
+    for start in range(0, len(x), UNIT):
+        seen.update(x[start : start + UNIT])
+    seen.pool(processes)
     quantizer.set_range(seen.low, seen.high)
 
 

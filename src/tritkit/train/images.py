@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -26,12 +27,15 @@ from tritkit.data.crops import Crop
 from tritkit.data.image_folder import BadPictures, bad_pictures
 from tritkit.data.loading import default_workers
 from tritkit.errors import UserError
+from tritkit.processes import Processes
 from tritkit.train.evaluate import set_batches
 from tritkit.train.ranks import Ranks
 from tritkit.train.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images [N, 3, H, W] and labels [N], on the device of the run."""
+Shared = tuple[Iterator[Tensor], Processes]
+"""Batches of images for this process, and the processes that have the others: none where each has all."""
 _SPLIT_SEED = 0  # held-out images are the same in every run, whatever its seed
 _CALIBRATION_BATCH = {"cifar10": 256, "imagenet": 64}
 _EVALUATION_BATCH = 100  # pictures
@@ -64,11 +68,13 @@ class TrainingImages(Protocol):
     def batches(self, epoch: int, first: int) -> Iterator[Batch]:
         """The batches of `epoch` (0 is the first) from number `first` on, augmented; of each, this process's share."""
 
-    def plain(self, count: int) -> Iterator[Tensor]:
-        """`count` images or fewer, not augmented, all batches of one size; the same in every process."""
+    def plain(self, count: int, unit: int = 1) -> Shared:
+        """This process's share of `count` images or fewer, not augmented, all batches of one size. Each share but the
+        last has a multiple of `unit` images, where that is a multiple of the batches'.
+        """
 
-    def augmented(self, count: int) -> Iterator[Tensor]:
-        """`count` images or fewer as training sees them, in its batches; the same in every process. The borders that
+    def augmented(self, count: int) -> Shared:
+        """This process's share of `count` images or fewer as training sees them, in its batches. The borders that
         cropping adds change what batch norm measures: statistics of plain images double the error.
         """
 
@@ -116,20 +122,25 @@ class MemoryImages:
             pixels = crop_and_flip(self.images.images[index], self.generator)
             yield self._normal(self.ranks.share(pixels)), self.ranks.share(self.images.labels[index]).to(self._device)
 
-    def plain(self, count: int) -> Iterator[Tensor]:
-        for part in _equal_parts(range(min(count, len(self))), _CALIBRATION_BATCH["cifar10"]):
-            batch = self._normal(self.images.images[part.start : part.stop])
-            yield batch.contiguous(memory_format=torch.channels_last)
+    def plain(self, count: int, unit: int = 1) -> Shared:
+        parts = _equal_parts(range(min(count, len(self))), _CALIBRATION_BATCH["cifar10"])
+        mine, processes = _split(self.ranks, parts, unit)
+        pixels = (self.images.images[part.start : part.stop] for part in mine)
+        return map(self._channels_last, pixels), processes
 
-    def augmented(self, count: int) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(self.recipe.seed)
+    def augmented(self, count: int) -> Shared:
         size = self.recipe.batch_size
-        for start in range(0, min(count, len(self)) - size + 1, size):
-            pixels = crop_and_flip(self.images.images[start : start + size], generator)
-            yield self._normal(pixels).contiguous(memory_format=torch.channels_last)
+        starts = range(0, min(count, len(self)) - size + 1, size)
+        mine, processes = self.ranks.split(len(starts))
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        whole = (crop_and_flip(self.images.images[start : start + size], generator) for start in starts)
+        return map(self._channels_last, islice(whole, mine.start, mine.stop)), processes  # the others' are drawn too
 
     def skipped(self) -> list[str]:
         return []
+
+    def _channels_last(self, pixels: Tensor) -> Tensor:
+        return self._normal(pixels).contiguous(memory_format=torch.channels_last)
 
     def _normal(self, pixels: Tensor) -> Tensor:
         return normalise(pixels.to(self._device), self.recipe.mean, self.recipe.std)
@@ -212,17 +223,20 @@ class FolderImages:
         mine = [self._reading.ranks.share(index).tolist() for index in order]
         return self._reading.batches(self.folder, self._reading.training, mine, epoch, replace=True)
 
-    def plain(self, count: int) -> Iterator[Tensor]:
+    def plain(self, count: int, unit: int = 1) -> Shared:
         parts = _equal_parts(self._spread(count), _CALIBRATION_BATCH["imagenet"])
-        batches = self._reading.batches(self.folder, self._reading.middle, map(list, parts), replace=True)
-        return (images for images, _ in batches)
+        mine, processes = _split(self._reading.ranks, parts, unit)
+        batches = self._reading.batches(self.folder, self._reading.middle, map(list, mine), replace=True)
+        return (images for images, _ in batches), processes
 
-    def augmented(self, count: int) -> Iterator[Tensor]:
+    def augmented(self, count: int) -> Shared:
         recipe, places = self._reading.recipe, self._spread(count)
         parts = [places[k : k + recipe.batch_size] for k in range(0, len(places), recipe.batch_size)]
         whole = [list(part) for part in parts if len(part) == recipe.batch_size]
-        batches = self._reading.batches(self.folder, self._reading.training, whole, recipe.epochs, replace=True)
-        return (images for images, _ in batches)
+        mine, processes = self._reading.ranks.split(len(whole))
+        own = whole[mine.start : mine.stop]
+        batches = self._reading.batches(self.folder, self._reading.training, own, recipe.epochs, replace=True)
+        return (images for images, _ in batches), processes
 
     def skipped(self) -> list[str]:
         found = self._listed + self._reading.reasons
@@ -274,6 +288,12 @@ def _order(count: int, recipe: Recipe, epoch: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed((recipe.seed + 1) * 1_000_003 + epoch)
     order = torch.randperm(count, generator=generator)
     return list(order[: count // recipe.batch_size * recipe.batch_size].split(recipe.batch_size))  # type: ignore[no-untyped-call]
+
+
+def _split(ranks: Ranks, parts: list[range], unit: int) -> tuple[list[range], Processes]:
+    """This process's batches of `parts`, in whole units of images."""
+    mine, processes = ranks.split(len(parts), max(unit // len(parts[0]), 1) if parts else 1)
+    return parts[mine.start : mine.stop], processes
 
 
 def _equal_parts(places: range, size: int) -> list[range]:

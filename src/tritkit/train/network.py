@@ -16,7 +16,7 @@ from tritkit.activations import calibrate, freeze_, quantize_activations, quanti
 from tritkit.errors import ModelFileError, UserError
 from tritkit.low_bit import dorefa_
 from tritkit.methods import FGQ, Method
-from tritkit.post import CHANNELS, quantize, start_
+from tritkit.post import CHANNELS, UNIT, quantize, start_
 from tritkit.surgery import latent_of, named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
 from tritkit.train import stages
 from tritkit.train.files import write_whole
@@ -53,7 +53,9 @@ def _start_from_post_training_(net: nn.Module, method: Method, recipe: Recipe, i
         raise UserError("post_training_images needs the training images to build the network")
     count = recipe.post_training_images
     groups = method if isinstance(method, FGQ) else CHANNELS
-    quantized = quantize(net, groups, images.plain(count), exclude=list(recipe.exclude), images=count)
+    batches, processes = images.plain(count, UNIT)
+    exclude = list(recipe.exclude)
+    quantized = quantize(net, groups, batches, exclude=exclude, images=count, processes=processes)
     start_(net, quantized, method)
 
 
@@ -62,7 +64,7 @@ def with_activations(net: nn.Module, recipe: Recipe, images: TrainingImages) -> 
     if recipe.activations is None:
         return net
     quantized = quantize_activations(net)
-    calibrate(quantized, images.plain(recipe.activations.calibration_images))
+    calibrate(quantized, *images.plain(recipe.activations.calibration_images))
     return quantized
 
 
@@ -71,7 +73,7 @@ def finish(net: nn.Module, recipe: Recipe, images: TrainingImages) -> nn.Module:
     if recipe.snap_scales:
         snap_scales_(net)
     if recipe.bn_images:
-        reestimate_bn_(net, images.augmented(recipe.bn_images))
+        reestimate_bn_(net, *images.augmented(recipe.bn_images))
     if recipe.activations is not None:
         net = net if any(quantizers(net)) else with_activations(net, recipe, images)
         freeze_(net)

@@ -16,11 +16,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tritkit.errors import TritkitError, UserError
+from tritkit.processes import ALONE, Processes
 
 _CPU = torch.device("cpu")
 _PATIENCE = timedelta(minutes=10)  # for a process that does not answer
 _LOST = ("gloo", "nccl", "connection", "broken pipe", "timed out", "socket")  # in errors of a collective operation
+_RESUMED = "the same command goes on from the last checkpoint, on any number of processes"
 _T = TypeVar("_T", Tensor, Sequence[int])
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,16 @@ class Ranks:
         each = len(batch) // self.world
         return batch[self.rank * each : (self.rank + 1) * each]
 
+    def split(self, count: int, unit: int = 1) -> tuple[range, Processes]:
+        """This process's part of `count` things in a row, in whole units (a rest goes to the last), and whom it shares
+        them with. Where there are fewer units than processes, each takes all of them for itself.
+        """
+        units = count // unit
+        if self.world == 1 or units < self.world:
+            return range(count), ALONE
+        first, end = (units * rank // self.world * unit for rank in (self.rank, self.rank + 1))
+        return range(first, count if self.rank == self.world - 1 else end), self
+
     def sums(self, values: Sequence[float]) -> list[float]:
         """Each value added up over all processes, in float64."""
         if self.world == 1:
@@ -49,13 +62,21 @@ class Ranks:
         dist.all_reduce(total)
         return [float(value) for value in total]
 
-    def gather(self, rows: list[str]) -> list[str]:
+    def gather(self, mine: list[_Row]) -> list[_Row]:
         """The rows of all processes."""
         if self.world == 1:
-            return rows
+            return mine
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, rows)
+        dist.all_gather_object(found, mine)
         return [row for part in found for row in part]
+
+    def total(self, mine: Tensor) -> Tensor:
+        """The sum over all processes, element by element."""
+        if self.world == 1:
+            return mine
+        total = mine.detach().to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.to(mine.device)
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -64,11 +85,11 @@ class Ranks:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(again: str = _RESUMED) -> Iterator[Ranks]:
     """The processes of the job that torchrun started this one in (by its environment), else this process alone.
 
     A CUDA device is used where there is one: NCCL between them, Gloo between CPUs. When another process of the job
-    ends, this one raises a TritkitError that says so.
+    ends, this one raises a TritkitError that says so, and `again`: what to do then.
     """
     rank, world, local = (_number(name, other) for name, other in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     device = _device(local)
@@ -78,7 +99,7 @@ def joined() -> Iterator[Ranks]:
     if dist.is_initialized():
         raise UserError("a process group exists already; call train where torchrun's processes begin")
     ranks = Ranks(rank, world, device, _number("LOCAL_WORLD_SIZE", world))
-    with _told(ranks):
+    with _told(ranks, again):
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
         yield ranks
         dist.destroy_process_group()
@@ -102,9 +123,8 @@ def _device(local: int) -> torch.device:
 
 
 @contextmanager
-def _told(ranks: Ranks) -> Iterator[None]:
+def _told(ranks: Ranks, hint: str) -> Iterator[None]:
     """Turn a lost process, and torchrun's signal after one, into a sentence."""
-    hint = "the same command goes on from the last checkpoint, on any number of processes"
     who = f"process {ranks.rank} of {ranks.world}"
 
     def ended(number: int, frame: FrameType | None) -> None:
