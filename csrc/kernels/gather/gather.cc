@@ -15,6 +15,8 @@ constexpr double kGainingRounds = 10;
 constexpr int64_t kFewestRounds = 2, kMostRounds = 8;  // of a step
 // Measured, of a pixel: a round; loading the bytes of a step from one place, and from two.
 constexpr double kRoundCycles = 0.76, kOnePlace = 0.8, kTwoPlaces = 1.6;
+// Where all steps have as many rounds, their loops end as predicted; otherwise only after some tiles.
+constexpr int64_t kSteadyRounds = 3, kSteadyPixels = 128;
 constexpr int64_t kSortedInputs = 192;  // of an output, from which on it pays to sort
 
 int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -151,66 +153,56 @@ class GatherPacker {
     return next - output.next;
   }
 
-  // Takes a step of at most `rounds`, fewer where no output has so many weights; returns how many.
-  int64_t take_step(const Window& window, int64_t rounds) {
-    int64_t most = 1;
-    for (int64_t o = 0; o < count_; ++o) {
-      const int64_t taken = this->taken(outputs_[o], window, rounds);
-      outputs_[o].next += taken;
-      most = std::max(most, taken);
-    }
-    return up(most, 4);
-  }
-
   // Cycles of a pixel.
-  double cost(int64_t rounds) {
-    for (Output& output : outputs_) output.next = 0;
-    double cycles = 0;
-    for (Window window; next_window(&window);) {
-      cycles += kRoundCycles * static_cast<double>(take_step(window, rounds)) + (window.step.other_mask ? kTwoPlaces : kOnePlace);
-    }
-    return cycles;
+  static double step_cycles(const Window& window, int64_t rounds) {
+    return kRoundCycles * static_cast<double>(rounds) + (window.step.other_mask ? kTwoPlaces : kOnePlace);
   }
 
-  int64_t best_rounds() {
-    int64_t best = kFewestRounds;
-    double least = cost(best);
-    for (int64_t rounds = best + 1; rounds <= kMostRounds; ++rounds) {
-      const double cycles = cost(rounds);
-      if (cycles < least) least = cycles, best = rounds;
+  // How many rounds of a step take the most weights a cycle.
+  int64_t best_rounds(const Window& window) const {
+    if (shape_.out_h * shape_.out_w < kSteadyPixels) return kSteadyRounds;
+    int64_t in_window[kGatherStrip], most = 1;
+    for (int64_t o = 0; o < count_; ++o) {
+      in_window[o] = taken(outputs_[o], window, kMostRounds);
+      most = std::max(most, in_window[o]);
+    }
+    int64_t best = 1;
+    double best_rate = 0;
+    for (int64_t rounds = std::min(kFewestRounds, up(most, 4)); rounds <= up(most, 4); ++rounds) {
+      double weights = 0;
+      for (int64_t o = 0; o < count_; ++o) weights += static_cast<double>(std::min(in_window[o], 4 * rounds));
+      const double rate = weights / step_cycles(window, rounds);
+      if (rate > best_rate) best_rate = rate, best = rounds;
     }
     return best;
   }
 
   void add_strip(GatherConv* conv) {
-    const int64_t most = best_rounds();
     GatherStrip strip{count_, 0, static_cast<int64_t>(conv->steps_.size()), 0, bytes_.size()};
     for (Output& output : outputs_) output.next = 0;
     for (Window window; next_window(&window); ++strip.steps) {
-      window.step.rounds = add_rounds(window, most);
+      window.step.rounds = best_rounds(window);
+      add_rounds(window, window.step.rounds);
       strip.rounds += window.step.rounds;
       conv->steps_.push_back(window.step);
     }
     conv->strips_.push_back(strip);
   }
 
-  // Takes a step, as take_step().
-  int64_t add_rounds(const Window& window, int64_t rounds) {
-    int64_t first[kGatherStrip];
-    for (int64_t o = 0; o < count_; ++o) first[o] = outputs_[o].next;
-    const int64_t used = take_step(window, rounds);
+  void add_rounds(const Window& window, int64_t rounds) {
     const size_t at = bytes_.size();
-    bytes_.resize(at + static_cast<size_t>(used * kGatherRoundBytes));
+    bytes_.resize(at + static_cast<size_t>(rounds * kGatherRoundBytes));
     for (int64_t o = 0; o < count_; ++o) {
-      const Pick* const picks = outputs_[o].picks.data() + first[o];
+      Output& output = outputs_[o];
+      const int64_t taken = this->taken(output, window, rounds);
       uint8_t* const lane = &bytes_[at + static_cast<size_t>(4 * o)];
-      for (int64_t i = 0; i < outputs_[o].next - first[o]; ++i) {
+      for (int64_t i = 0; i < taken; ++i) {
+        const Pick& pick = output.picks[static_cast<size_t>(output.next++)];
         uint8_t* const to = lane + i / 4 * kGatherRoundBytes + i % 4;
-        to[0] = static_cast<uint8_t>(picks[i].byte - window.begin);
-        to[kGatherWindow] = static_cast<uint8_t>(picks[i].value);
+        to[0] = static_cast<uint8_t>(pick.byte - window.begin);
+        to[kGatherWindow] = static_cast<uint8_t>(pick.value);
       }
     }
-    return used;
   }
 
   const ConvShape& shape_;

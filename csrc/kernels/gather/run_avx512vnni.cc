@@ -18,7 +18,7 @@ namespace {
 
 using I = Vector::I;
 constexpr int kLanes = Vector::kLanes, kSums = Vector::kSums, kPixels = 14, kPanel = kLanes * kSums;
-constexpr int kAhead = 2048;  // bytes of rounds that are asked for ahead: they come from the third cache in deep layers
+constexpr int kAhead = 8192;  // bytes of rounds that are asked for ahead: they come from the third cache in deep layers
 
 inline I shuffle(I bytes, I index) {
   I result;
