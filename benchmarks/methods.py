@@ -2,6 +2,7 @@
 
     python benchmarks/methods.py                 # runs what is not finished, one record a method under results/methods/
     python benchmarks/methods.py --table         # runs nothing; writes table.md, table.json and curves.png there
+    python benchmarks/methods.py --pairs         # whether the order of two methods is more than chance: pairs.json
 
 A run that was interrupted goes on where it stopped. The schedule is recipes/compare-resnet20.toml; what a method needs
 beside it is in RUNS, and every record carries its whole recipe. The table takes the runs that are finished.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -46,6 +48,9 @@ RUNS: dict[str, list[str]] = {
         "deep_compression.share_epoch=8",
     ],
 }
+
+
+PAIRS = (("ttq", "twn"), ("twn", "dorefa-1"), ("ttq", "dorefa-1"), ("ttq", "ttq-paper"))
 
 
 def train(label: str, data: str | None, threads: int) -> None:
@@ -117,8 +122,56 @@ def write_table(rows: list[dict[str, Any]]) -> None:
         errors = f"{row['error']:.2%} | {row['train_error']:.2%}"
         rest = f"{row['bytes']:,} | {row['seconds_an_epoch']:.0f} | {row['export']}"
         lines.append(f"| {row['method']} | {errors} | {density} | {rest} |")
-    (RESULTS / "table.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "table.md").write_text("\n".join(lines + pair_lines()) + "\n")
     (RESULTS / "table.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def compare_pairs(data: str | None) -> None:
+    """McNemar's test on the whole test set, of the images that only one of two networks gets wrong."""
+    from tritkit.data import load_cifar10
+
+    test = load_cifar10(data, "test")
+    wrong = {label: mistakes(label, test) for label in dict.fromkeys(label for pair in PAIRS for label in pair)}
+    rows = []
+    for first, second in PAIRS:
+        one, other = (int((wrong[a] & ~wrong[b]).sum()) for a, b in ((first, second), (second, first)))
+        z = (one - other) / math.sqrt(max(1, one + other))
+        names = {"first": first, "second": second}
+        rows.append({**names, "only_first_wrong": one, "only_second_wrong": other, "p": math.erfc(abs(z) / 2**0.5)})
+    (RESULTS / "pairs.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def mistakes(label: str, test: Any) -> Any:
+    """bool [N]: the images that the network of a run gives another class than theirs."""
+    import torch
+
+    from tritkit.data import normalise
+    from tritkit.train import load_trained
+
+    net, _ = load_trained(RESULTS / label / "final.safetensors")
+    recipe = finished()[label][0]["recipe"]
+    parts = []
+    with torch.no_grad(), torch.nn.utils.parametrize.cached():
+        for images in test.images.split(500):
+            parts.append(net.eval()(normalise(images, recipe["mean"], recipe["std"])).argmax(1))
+    return torch.cat(parts) != test.labels
+
+
+def pair_lines() -> list[str]:
+    """What `compare_pairs` found, as Markdown."""
+    path = RESULTS / "pairs.json"
+    if not path.exists():
+        return []
+    lines = [
+        "",
+        "Is the order of two methods more than chance? Images that only one of the two gets wrong, and the chance of",
+    ]
+    lines += ["so uneven a split, or a more uneven one, if both were equally good (McNemar; one seed each).", ""]
+    lines += ["| first | second | only the first wrong | only the second | p |", "|---|---|---|---|---|"]
+    for row in json.loads(path.read_text()):
+        counts = f"{row['only_first_wrong']} | {row['only_second_wrong']}"
+        lines.append(f"| {row['first']} | {row['second']} | {counts} | {row['p']:.2g} |")
+    return lines
 
 
 def draw_curves(records: dict[str, list[dict[str, Any]]]) -> None:
@@ -163,9 +216,12 @@ def main() -> None:
     parser.add_argument("--data", help="the folder of CIFAR-10")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads a run")
+    parser.add_argument("--pairs", action="store_true", help="test the order of some methods on the test set")
     parser.add_argument("--table", action="store_true", help="sum up the finished runs and run nothing")
     arguments = parser.parse_args()
-    if arguments.table:
+    if arguments.pairs:
+        compare_pairs(arguments.data)
+    if arguments.table or arguments.pairs:
         summarise()
         return
     with ThreadPoolExecutor(arguments.jobs) as pool:

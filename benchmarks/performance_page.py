@@ -64,10 +64,11 @@ def beside() -> Iterator[str]:
 def machine(rows: list[dict[str, Any]]) -> Iterator[str]:
     """What the records were measured on, and with."""
     yield "## Machine\n"
+    limits = [r["limit_macs_per_cycle"] for r in rows if r["limit_macs_per_cycle"]]
+    limit = f"{max(limits):g} int8 products a cycle and core" if limits else "no dot product instruction"
     for facts in {json.dumps(_lasting(r), sort_keys=True): _lasting(r) for r in rows}.values():
         caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items())
         memory = facts["memory_bytes"] / 2**30
-        limit = f"{facts['limit']:g} int8 products a cycle and core" if facts["limit"] else "no dot product instruction"
         yield f"{facts['cpu']}, {facts['cpus']} CPUs, {limit}; {caches}; {memory:.0f} GiB; {facts['system']}.\n"
     clocks = [r["cells"][0]["hertz"] for r in rows if r["cells"][0]["hertz"]]
     versions = {name: version for r in rows for row in r["cells"][0]["rows"] for name, version in _versions(row)}
@@ -80,7 +81,7 @@ def machine(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def _lasting(record: dict[str, Any]) -> dict[str, Any]:
     kept = ("cpu", "cpus", "caches", "memory_bytes", "system")
-    return {key: record["machine"][key] for key in kept} | {"limit": record["limit_macs_per_cycle"]}
+    return {key: record["machine"][key] for key in kept}
 
 
 def _versions(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
