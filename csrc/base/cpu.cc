@@ -9,17 +9,22 @@
 #include <cpuid.h>
 #define TRITKIT_X86 1
 #endif
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace tritkit {
 namespace {
 
-constexpr const char* kIsaNames[] = {"scalar", "avx2", "avxvnni", "avx512vnni"};
+constexpr const char* kIsaNames[] = {"scalar", "avx2", "avxvnni", "avx512vnni", "amx"};
 constexpr size_t kIsaCount = sizeof(kIsaNames) / sizeof(kIsaNames[0]);
 
 #ifdef TRITKIT_X86
 
 constexpr uint64_t kYmmState = 0x06;  // XCR0: sse and ymm upper halves
 constexpr uint64_t kZmmState = 0xe6;  // and mask registers, zmm upper halves, zmm16-31
+constexpr uint64_t kTileState = 0x60000;  // configuration and data of AMX tiles
 
 struct Registers {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -41,6 +46,16 @@ uint64_t saved_states() {
   return uint64_t{high} << 32 | low;
 }
 
+// Linux gives tile registers to processes that ask for them.
+bool ask_for_tiles() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 CpuFeatures detect() {
   CpuFeatures f;
   const uint64_t states = saved_states();
@@ -51,6 +66,8 @@ CpuFeatures detect() {
   f.avxvnni = f.avx2 && leaf7.eax >= 1 && bit(cpuid(7, 1).eax, 4);
   const bool foundation = bit(leaf7.ebx, 16), dq = bit(leaf7.ebx, 17), bw = bit(leaf7.ebx, 30), vl = bit(leaf7.ebx, 31);
   f.avx512vnni = zmm && f.avx2 && foundation && dq && bw && vl && bit(leaf7.ecx, 11);
+  const bool tiles = (states & kTileState) == kTileState && bit(leaf7.edx, 24) && bit(leaf7.edx, 25);
+  f.amx = f.avx512vnni && tiles && ask_for_tiles();
   return f;
 }
 
@@ -81,7 +98,7 @@ int isa_rank(const char* name) {
 
 bool cpu_has_isa(const char* name) {
   const CpuFeatures& f = cpu_features();
-  const bool has[kIsaCount] = {true, f.avx2, f.avxvnni, f.avx512vnni};
+  const bool has[kIsaCount] = {true, f.avx2, f.avxvnni, f.avx512vnni, f.amx};
   const int rank = isa_rank(name);
   return rank >= 0 && has[rank];
 }
@@ -108,10 +125,11 @@ double cycles_per_nanosecond() {
     double best = 0;
     for (int round = 0; round < kRounds; ++round) {
       const auto begin = std::chrono::steady_clock::now();
-      unsigned long sum = 0;
+      unsigned long sum = 0, one = 1;
+      __asm__ volatile("" : "+r"(one));  // some CPUs add several constants a cycle
       for (int i = 0; i < kSteps; ++i) {
         for (int j = 0; j < 8; ++j) {
-          ++sum;
+          sum += one;
           __asm__ volatile("" : "+r"(sum));
         }
       }

@@ -9,12 +9,13 @@ struct CpuFeatures {
   bool avx2 = false;        // AVX2, and the system saves ymm registers
   bool avxvnni = false;     // AVX2 and the VEX form of the dot product (AVX-VNNI)
   bool avx512vnni = false;  // AVX-512 F, BW, VL, DQ and VNNI, and the system saves zmm and mask registers
+  bool amx = false;         // that, AMX-INT8, and the system let this process have tile registers (asked for here; Linux only)
 };
 
 // Detected once; all false where the CPU is not x86.
 const CpuFeatures& cpu_features();
 
-// Names from the plainest to the widest: "scalar", "avx2", "avxvnni", "avx512vnni".
+// Names from the plainest to the widest: "scalar", "avx2", "avxvnni", "avx512vnni", "amx".
 const char* const* isa_names(size_t* count);
 
 // Position of `name` in isa_names(), or -1.

@@ -26,7 +26,7 @@ double clock_rate() {
     const double begin = now();
     for (int i = 0; i < kSteps; ++i) {
 #if defined(__x86_64__)
-      __asm__ volatile("add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0" : "+r"(sum));
+      __asm__ volatile("add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0" : "+r"(sum) : "r"(1ul));
 #else
       for (int k = 0; k < 8; ++k) __asm__ volatile("add %0, %0, 1" : "+r"(sum));
 #endif
@@ -80,7 +80,7 @@ double measure(const ConvKernel& kernel, const Layer& l, bool ternary, ConvOutpu
   const int64_t width = (l.size - 1) * l.stride + l.kernel, pixels = l.images * l.size * l.size;
   std::vector<int8_t> codes(static_cast<size_t>(l.in * l.out / l.groups * l.kernel * l.kernel)), one(static_cast<size_t>(l.out), 1), minus(static_cast<size_t>(l.out), -1);
   for (int8_t& code : codes) code = static_cast<int8_t>(std::rand() % 3 - 1);
-  std::vector<uint8_t> xs, ys, rs, packs;
+  std::vector<uint8_t> xs, ys, rs, packs, scratch;
   ConvArgs a;
   a.shape = s, a.output = output;
   a.x_pixel = (l.in + 3) / 4 * 4, a.x_row = width * a.x_pixel, a.x_image = width * a.x_row;
@@ -91,6 +91,7 @@ double measure(const ConvKernel& kernel, const Layer& l, bool ternary, ConvOutpu
   void* const packed = aligned(packs, kernel.packed_bytes(s, ternary));
   kernel.pack(s, {codes.data(), ternary ? one.data() : nullptr, ternary ? minus.data() : nullptr}, packed);
   a.packed = packed;
+  a.scratch = aligned(scratch, kernel.scratch_bytes(s));
   const std::vector<int32_t> bias(static_cast<size_t>(padded_outputs(l.out)), 3);
   const std::vector<float> multiplier(bias.size(), 0.01f);
   a.bias = bias.data(), a.multiplier = multiplier.data(), a.v_scale = a.r_scale = 0.5f;

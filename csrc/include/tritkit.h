@@ -57,7 +57,7 @@ typedef enum tk_dtype { TK_FLOAT32 = 1, TK_UINT8 = 2 } tk_dtype;
 typedef struct tk_options {
   size_t size;
   int32_t threads;    /* 1 to 1024; 0: TRITKIT_THREADS, else the CPUs this process may use */
-  const char* isa;    /* "scalar" < "avx2" < "avxvnni" < "avx512vnni": use no newer instructions; NULL: all this CPU has */
+  const char* isa;    /* "scalar" < "avx2" < "avxvnni" < "avx512vnni" < "amx": use no newer instructions; NULL: all this CPU has */
   const char* engine; /* "auto" (also NULL): the fastest for each layer, tried when the session is opened; "dense": only kernels that
                          do not skip zeros; "gather", "baked": those that do, without and with machine code made for the weights,
                          for every ternary convolution that they can run; "reference": the scalar kernels that define the result */

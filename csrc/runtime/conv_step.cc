@@ -15,7 +15,7 @@
 namespace tritkit {
 namespace {
 
-constexpr double kDenseRate = 115, kNarrowRate = 50;  // multiply-adds a cycle of the dense kernel of AVX512-VNNI; of the others
+constexpr double kTileRate = 350, kDenseRate = 115, kNarrowRate = 50;  // multiply-adds a cycle of AMX, of AVX512-VNNI, of the others
 constexpr double kClearly = 0.92;  // machine code has to win by so much: it takes room in the caches from other layers and threads
 constexpr double kAlways = std::numeric_limits<double>::infinity();
 constexpr int64_t kSparsePixels = 8;  // of an image, below which the memory of the weights decides, and dense ones are the smallest
@@ -24,7 +24,9 @@ class ConvStep final : public Step {
  public:
   ConvStep(const StepContext& context, const PlannedNode& node, const Conv& conv);
   void run(const Frame& frame, int64_t part, int64_t parts) const override;
-  int64_t scratch_bytes() const override { return baked_ ? static_cast<int64_t>(baked_->scratch_bytes()) : 0; }
+  int64_t scratch_bytes() const override {
+    return static_cast<int64_t>(std::max(kernel_->scratch_bytes(args_.shape), baked_ ? baked_->scratch_bytes() : 0));
+  }
   bool try_way(int way) override;
   void choose(const int64_t* nanoseconds) override;
   const Choice* choice() const override { return chosen_ ? &choice_ : nullptr; }
@@ -36,6 +38,7 @@ class ConvStep final : public Step {
   void add_sparse(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights);
   void add_chosen(const StepContext& context, const BakedPads& pads, const ConvWeights& weights);
   void describe();
+  double dense_rate() const;
   double predicted_cycles() const;
   void choose_kernel(const StepContext& context, const Conv& conv);
   void fold(const Conv& conv, float x_scale, int32_t x_zero, float y_scale);
@@ -118,11 +121,15 @@ void ConvStep::describe() {
   info.predicted_nanoseconds = ternary_ ? static_cast<int64_t>(predicted_cycles() / cycles_per_nanosecond()) : 0;
 }
 
+double ConvStep::dense_rate() const {
+  if (std::strcmp(kernel_->isa, "amx") == 0) return kTileRate;
+  return std::strcmp(kernel_->isa, "avx512vnni") == 0 ? kDenseRate : kNarrowRate;
+}
+
 // Of an image on one thread.
 double ConvStep::predicted_cycles() const {
   if (baked_ && baked_from_ == 1) return baked_->cycles(1);
-  const double rate = std::strcmp(kernel_->isa, "avx512vnni") == 0 ? kDenseRate : kNarrowRate;
-  const double dense = static_cast<double>(info.macs) / rate;
+  const double dense = static_cast<double>(info.macs) / dense_rate();
   return gather_ ? std::min(dense, gather_->cycles(args_.shape.out_h * args_.shape.out_w)) : dense;
 }
 
@@ -265,8 +272,9 @@ void ConvStep::run(const Frame& frame, int64_t part, int64_t parts) const {
     fill_halo(y_.image, frame.codes(y_), images.begin, images.end);
   }
   if (args.output == ConvOutput::requantize_add) args.r = frame.codes(residual_);
+  args.scratch = frame.scratch + part * frame.scratch_bytes;
   if (use_baked(frame.batch)) {
-    baked_->run(args, frame.batch, part, parts, frame.scratch + part * frame.scratch_bytes);
+    baked_->run(args, frame.batch, part, parts, args.scratch);
     return;
   }
   const ConvRange range = this->range(frame.batch, part, parts);

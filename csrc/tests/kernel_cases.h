@@ -29,17 +29,17 @@ T one_of(std::initializer_list<T> values) {
 
 enum class Edge { begin, end };
 
-// `size` random bytes between two pages without access, touching the one `edge` names as near as the alignment lets it, or
-// `shift` bytes off it.
+// `size` random bytes (zeros if not `random`) between two pages without access, touching the one `edge` names as near as the
+// alignment lets it, or `shift` bytes off it.
 class Guarded {
  public:
-  Guarded(int64_t size, Edge edge, int64_t alignment = 1, int64_t shift = 0) : size_(size) {
+  Guarded(int64_t size, Edge edge, int64_t alignment = 1, int64_t shift = 0, bool random = true) : size_(size) {
     const int64_t page = sysconf(_SC_PAGESIZE), inner = (size + shift + page) / page * page;
     mapped_ = static_cast<size_t>(inner + 2 * page);
     base_ = static_cast<uint8_t*>(mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (base_ == MAP_FAILED || mprotect(base_ + page, static_cast<size_t>(inner), PROT_READ | PROT_WRITE) != 0) std::abort();
     data_ = base_ + page + (edge == Edge::begin ? shift : (inner - size - shift) / alignment * alignment);
-    for (int64_t i = 0; i < size; ++i) data_[i] = static_cast<uint8_t>(rng()());
+    for (int64_t i = 0; random && i < size; ++i) data_[i] = static_cast<uint8_t>(rng()());
   }
   ~Guarded() { munmap(base_, mapped_); }
   Guarded(const Guarded&) = delete;

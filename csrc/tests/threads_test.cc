@@ -141,8 +141,9 @@ void check_cpu() {
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
   expect(f.avx512vnni == wide, "AVX-512 VNNI as the compiler's run time sees it");
   expect(!f.avxvnni || f.avx2, "AVX-VNNI only with AVX2");
+  expect(!f.amx || f.avx512vnni, "AMX only with AVX-512 VNNI");
 #else
-  expect(!f.avx2 && !f.avxvnni && !f.avx512vnni, "no x86 instructions on another CPU");
+  expect(!f.avx2 && !f.avxvnni && !f.avx512vnni && !f.amx, "no x86 instructions on another CPU");
 #endif
 }
 

@@ -11,7 +11,7 @@ from engine_networks import Builder, group_network, small_network
 
 from tritkit.runtime import Session, kernels
 
-ISAS = ("scalar", "avx2", "avxvnni", "avx512vnni")
+ISAS = ("scalar", "avx2", "avxvnni", "avx512vnni", "amx")
 ENGINES = ("reference", "dense", "gather", "baked")
 
 

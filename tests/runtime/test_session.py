@@ -92,7 +92,7 @@ def test_nan_made_by_a_float32_layer_is_refused() -> None:
         ({"threads": 5000}, "1 to 1024"),
         ({"engine": "fast"}, "auto, dense, gather, baked and reference"),
         ({"code_limit": -5}, "code_limit must be a number of bytes"),
-        ({"isa": "sse9"}, "scalar, avx2, avxvnni, avx512vnni"),
+        ({"isa": "sse9"}, "scalar, avx2, avxvnni, avx512vnni, amx"),
     ],
 )
 def test_wrong_options_are_explained(options: dict[str, object], words: str) -> None:

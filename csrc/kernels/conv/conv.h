@@ -44,6 +44,7 @@ struct ConvArgs {
   int64_t r_image = 0, r_row = 0, r_pixel = 0;
   int32_t v_zero = 0, r_zero = 0;
   float v_scale = 0, r_scale = 0;
+  uint8_t* scratch = nullptr;  // scratch_bytes() of the same kernel, for this call alone, 64-byte aligned
   ConvShape shape;
 };
 
@@ -65,10 +66,13 @@ struct ConvKernel {
   void (*pack)(const ConvShape&, const ConvWeights&, void* packed);  // packed is 64-byte aligned
   void (*run)(const ConvArgs&, const ConvRange&);               // no allocation, thread-safe
   int64_t (*panels)(const ConvShape&);
+  size_t (*scratch_bytes)(const ConvShape&);
 };
 
+inline size_t no_scratch(const ConvShape&) { return 0; }
+
 // All kernels compiled in whose instruction set this CPU has and `isa_limit` admits (null: no limit), preferred first; the scalar
-// reference is last and always there. isa_limit is one of isa_names(): "scalar" < "avx2" < "avxvnni" < "avx512vnni".
+// reference is last and always there. isa_limit is one of isa_names(): "scalar" < "avx2" < "avxvnni" < "avx512vnni" < "amx".
 size_t conv_kernels(const char* isa_limit, const ConvKernel** out, size_t capacity);
 
 }  // namespace tritkit

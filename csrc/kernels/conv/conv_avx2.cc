@@ -29,7 +29,7 @@ const ConvKernel conv_avx2 = {
     "avx2_4x16",         "avx2",
     conv_isa_avx2::fits, conv_isa_avx2::packed_bytes,
     conv_isa_avx2::pack, conv_isa_avx2::run,
-    conv_panels,
+    conv_panels,            no_scratch,
 };
 
 }  // namespace tritkit

@@ -26,7 +26,7 @@ const ConvKernel conv_avx512vnni = {
     "avx512vnni_6x64",           "avx512vnni",
     conv_isa_avx512vnni::fits,   conv_isa_avx512vnni::packed_bytes,
     conv_isa_avx512vnni::pack,   conv_isa_avx512vnni::run,
-    conv_panels,
+    conv_panels,            no_scratch,
 };
 
 }  // namespace tritkit

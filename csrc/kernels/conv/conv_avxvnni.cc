@@ -30,7 +30,7 @@ const ConvKernel conv_avxvnni = {
     "avxvnni_6x16",         "avxvnni",
     conv_isa_avxvnni::fits, conv_isa_avxvnni::packed_bytes,
     conv_isa_avxvnni::pack, conv_isa_avxvnni::run,
-    conv_panels,
+    conv_panels,            no_scratch,
 };
 
 }  // namespace tritkit

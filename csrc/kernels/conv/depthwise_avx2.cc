@@ -36,7 +36,7 @@ const ConvKernel conv_depthwise_avx2 = {
     "avx2_depthwise",         "avx2",
     depthwise_isa_avx2::fits, depthwise_isa_avx2::packed_bytes,
     depthwise_isa_avx2::pack, depthwise_isa_avx2::run,
-    depthwise_isa_avx2::panels,
+    depthwise_isa_avx2::panels,   no_scratch,
 };
 
 }  // namespace tritkit

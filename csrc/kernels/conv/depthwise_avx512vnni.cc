@@ -39,7 +39,7 @@ const ConvKernel conv_depthwise_avx512vnni = {
     "avx512vnni_depthwise",         "avx512vnni",
     depthwise_isa_avx512vnni::fits, depthwise_isa_avx512vnni::packed_bytes,
     depthwise_isa_avx512vnni::pack, depthwise_isa_avx512vnni::run,
-    depthwise_isa_avx512vnni::panels,
+    depthwise_isa_avx512vnni::panels,   no_scratch,
 };
 
 }  // namespace tritkit

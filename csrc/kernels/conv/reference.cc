@@ -94,6 +94,6 @@ void run(const ConvArgs& a, const ConvRange& range) {
 }  // namespace
 
 extern const ConvKernel conv_reference;
-const ConvKernel conv_reference = {"reference", "scalar", fits, packed_bytes, pack, run, panels};
+const ConvKernel conv_reference = {"reference", "scalar", fits, packed_bytes, pack, run, panels, no_scratch};
 
 }  // namespace tritkit

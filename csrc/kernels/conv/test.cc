@@ -145,7 +145,10 @@ void run_ranges(const ConvKernel& kernel, const ConvArgs& args, const std::vecto
   } call = {kernel, args, ranges};
   const auto part = [](void* ctx, int64_t i) {
     const Call& c = *static_cast<Call*>(ctx);
-    c.kernel.run(c.args, c.ranges[static_cast<size_t>(i)]);
+    Guarded scratch(static_cast<int64_t>(c.kernel.scratch_bytes(c.args.shape)), Edge::end, 64, 0, false);
+    ConvArgs args = c.args;
+    args.scratch = scratch.as();
+    c.kernel.run(args, c.ranges[static_cast<size_t>(i)]);
   };
   if (threads) return two.run(static_cast<int64_t>(ranges.size()), part, &call);
   for (size_t i = 0; i < ranges.size(); ++i) part(&call, static_cast<int64_t>(i));
@@ -315,7 +318,7 @@ int main(int argc, char** argv) {
     if (!coverage.has_run(kernels[i]->name)) coverage.fail("%s did not run", kernels[i]->name);
   }
 #if defined(__x86_64__)
-  return coverage.report({"scalar", "avx2", "avxvnni", "avx512vnni"});
+  return coverage.report({"scalar", "avx2", "avxvnni", "avx512vnni", "amx"});
 #else
   return coverage.report({"scalar"});
 #endif

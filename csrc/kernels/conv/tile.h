@@ -4,82 +4,7 @@
 // Implicit GEMM: a tile is PX pixels x one strip of OV vectors of outputs, all sums in registers. A step brings each pixel's next
 // quads to all lanes and multiplies them with `kSums` vectors of weights. Pixels are pointers, so a tile spans rows and images.
 
-using I = Vector::I;
-
-constexpr int kLanes = Vector::kLanes;
-constexpr int kSums = Vector::kSums;      // vectors of sums a pixel
-constexpr int kPixels = Vector::kPixels;  // of the largest tile
-constexpr int kVectorBytes = 4 * kLanes;
-constexpr ConvVectors kVectors = {kLanes, kSums, Vector::kWords};
-
-// Runs of quads in memory: byte offsets from the pixel, a list so that the loop over them needs few registers. A scattered run is not
-// contiguous: its quads lie in taps of `tap_quads`, `tap_step` bytes apart.
-constexpr int64_t kMaxTaps = 1024;
-struct Runs {
-  int64_t count, quads;
-  bool scattered;
-  int64_t tap_quads, tap_step;
-  int64_t offset[kMaxTaps];
-};
-
-// One strip of outputs and what it needs; arrays are padded with zeros to whole vectors.
-struct Strip {
-  const ConvArgs* args;
-  Runs runs;
-  const uint8_t* weights;
-  int64_t output, outputs, vectors;  // first output channel, how many
-  bool ternary;
-  int64_t word_blocks;  // how many blocks' sums int16 holds, see words.h; 0: sums are int32 all along
-  alignas(64) int16_t units[2 * kSums * kLanes];
-  alignas(64) int32_t bias[kSums * kLanes];
-  alignas(64) float multiplier[kSums * kLanes];
-
-  Vector::B arrange(Vector::B bytes) const { return Vector::in_order(bytes); }
-  template <int OV>
-  void load_residual(const uint8_t* r, I* v) const {
-    Vector::load_bytes<OV>(r, v, outputs);
-  }
-};
-
-// The pixels of one tile, with room for what Cursor writes.
-struct Pixels {
-  const uint8_t* x[2 * kPixels];
-  int64_t y[2 * kPixels], r[2 * kPixels];  // byte offsets
-};
-
-// Readers of blocks: a step's kSums vectors of weights at a time. PX is the tile's width.
-template <int PX>
-struct Int8Weights {
-  const uint8_t* at;
-  explicit Int8Weights(const uint8_t* weights) : at(weights) {}
-  void next() { at += 4 * kVectorBytes; }
-  template <int Step>
-  void read(I (&w)[kSums]) {
-    TRITKIT_UNROLL
-    for (int s = 0; s < kSums; ++s) w[s] = Vector::load(at + (Step * kSums + s) * kVectorBytes);
-  }
-};
-
-template <int PX>
-struct TernaryWeights {
-  const uint8_t *tables, *at;
-  explicit TernaryWeights(const uint8_t* weights) : tables(weights), at(weights + kSums * kVectorBytes) {}
-  void next() { at += kVectorBytes; }
-  template <int Step>
-  void read(I (&w)[kSums]) {
-    if (PX > 2) __asm__("" : "+r"(tables));  // load the tables each time: kept in registers they would drive the sums out
-    const I codes = Vector::load(at);
-    w[0] = Vector::decode<2 * Step * kSums>(codes, table(0));
-    w[1] = Vector::decode<2 * Step * kSums + 2>(codes, table(1));
-    if constexpr (kSums == 4) {
-      w[2] = Vector::decode<4>(codes, table(2));
-      w[3] = Vector::decode<6>(codes, table(3));
-    }
-  }
-
- private:
-  I table(int s) const { return Vector::load(tables + s * kVectorBytes); }
-};
+#include "kernels/conv/strip.h"
 
 template <int PX, int OV>
 struct Sums {
@@ -193,7 +118,7 @@ template <int PX, int OV, template <int> class Weights>
 void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
   constexpr int kBlockQuads = 4 / OV;
   constexpr bool kTwoChains = PX <= 2;  // so few sums would wait for each other
-  const Runs& runs = strip.runs;
+  const Runs& runs = *strip.runs;
   Walk<PX, OV, Weights> walk(strip, pixels);
   Sums<PX, OV> sums(strip), others;
   const int64_t* const end = runs.offset + runs.count;
@@ -217,7 +142,7 @@ void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) 
 template <int OV, template <int> class Weights, bool Words>
 void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
   constexpr int kBlockQuads = 4 / OV;
-  const Runs& runs = strip.runs;
+  const Runs& runs = *strip.runs;
   alignas(16) uint8_t gathered[4 * kBlockQuads];
   const uint8_t* const block[1] = {gathered};
   Walk<1, OV, Weights> walk(strip, block);
@@ -263,7 +188,7 @@ Accumulate pick_tile(int64_t pixels, bool scattered, bool words) {
 
 template <template <int> class Weights>
 Accumulate pick_tile(const Strip& strip, int64_t pixels) {
-  const bool scattered = strip.runs.scattered, words = strip.word_blocks > 0;
+  const bool scattered = strip.runs->scattered, words = strip.word_blocks > 0;
   if (strip.vectors == 1) return pick_tile<1, Weights>(pixels, scattered, words);
   return strip.vectors == 2 ? pick_tile<2, Weights>(pixels, scattered, words) : pick_tile<kSums, Weights>(pixels, scattered, words);
 }
@@ -276,7 +201,7 @@ Accumulate pick_tile(const Strip& strip, int64_t pixels) {
 #include "kernels/conv/epilogue.h"
 
 void run_strip(const Strip& strip, int64_t group_offset, const ConvRange& range) {
-  const int64_t widest = strip.runs.scattered ? 1 : kPixels;
+  const int64_t widest = strip.runs->scattered ? 1 : kPixels;
   const Finish finish = pick_finish(strip);
   Accumulate accumulate_tile = pick_tile(strip, widest);
   Cursor cursor(*strip.args, group_offset, range.pixel_begin);
@@ -290,34 +215,6 @@ void run_strip(const Strip& strip, int64_t group_offset, const ConvRange& range)
     finish(strip, pixels, count, sums);
     p += count;
   }
-}
-
-void fill_runs(const ConvArgs& a, int64_t vectors, Runs& runs) {
-  const ConvShape& s = a.shape;
-  const ConvRuns packed = conv_runs(s);
-  int64_t columns = packed.columns;
-  runs.quads = packed.quads;
-  runs.tap_quads = (s.in_channels / s.groups + 3) / 4;
-  runs.tap_step = s.dilation_w * a.x_pixel;
-  const bool apart = packed.quads > runs.tap_quads && a.x_pixel > 4 * runs.tap_quads;
-  runs.scattered = apart && runs.tap_quads % (4 / vectors) != 0;
-  if (apart && !runs.scattered) {  // every tap starts a block: each is a run
-    columns = s.kernel_w;
-    runs.quads = runs.tap_quads;
-  }
-  runs.count = packed.rows * columns;
-  for (int64_t i = 0; i < runs.count; ++i) {
-    runs.offset[i] = i / columns * s.dilation_h * a.x_row + i % columns * runs.tap_step;
-  }
-}
-
-void fill_strip(const ConvArgs& a, Strip& strip) {
-  for (int64_t j = 0; j < strip.vectors * kLanes; ++j) {
-    const bool real = j < strip.outputs;
-    strip.bias[j] = real ? a.bias[strip.output + j] : 0;
-    strip.multiplier[j] = real ? a.multiplier[strip.output + j] : 0.0f;
-  }
-  fill_runs(a, strip.vectors, strip.runs);
 }
 
 // Strips over many pixels are decoded once, into memory near the core, where their tiles are too small to hide the decoding.
@@ -345,8 +242,10 @@ void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
   const bool ternary = packed[0] != 0, many = range.pixel_end - range.pixel_begin >= kDecodedPixels;
   const uint8_t* weights = packed + conv_panel_offset(kVectors, a.shape, ternary, index);
   alignas(64) uint8_t decoded[Vector::kDecodedBytes];
+  Runs runs;
   Strip strip;
   strip.args = &a;
+  strip.runs = &runs;
   for (int64_t done = 0; done < panel.outputs; done += strip.outputs) {
     const int64_t left = panel.outputs - done;
     strip.vectors = conv_strip_vectors(kVectors, left);
@@ -354,6 +253,7 @@ void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
     strip.outputs = left < strip.vectors * kLanes ? left : strip.vectors * kLanes;
     strip.weights = weights;
     strip.ternary = ternary;
+    fill_runs(a, strip.vectors, runs);
     fill_strip(a, strip);
     fill_units(strip);
     const int64_t bytes = conv_strip_bytes(kVectors, a.shape, ternary, strip.vectors);
@@ -367,7 +267,3 @@ void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
 void run(const ConvArgs& a, const ConvRange& range) {
   for (int64_t panel = range.panel_begin; panel < range.panel_end; ++panel) run_panel(a, range, panel);
 }
-
-bool fits(const ConvShape& s, bool) { return s.kernel_h * s.kernel_w <= kMaxTaps; }
-size_t packed_bytes(const ConvShape& s, bool ternary) { return conv_packed_bytes(kVectors, s, ternary); }
-void pack(const ConvShape& s, const ConvWeights& weights, void* packed) { conv_pack(kVectors, s, weights, packed); }

@@ -51,7 +51,7 @@ struct WordSums {
 template <int PX, int OV, template <int> class Weights>
 void accumulate_words(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
   constexpr int kBlockQuads = 4 / OV;
-  const Runs& runs = strip.runs;
+  const Runs& runs = *strip.runs;
   Walk<PX, OV, Weights> walk(strip, pixels);
   Sums<PX, OV> sums(strip);
   WordSums<Vector, PX, OV> words;

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tritkit.errors import UserError
 
 SCALES = ("symmetric", "asymmetric")
-ISAS = ("scalar", "avx2", "avxvnni", "avx512vnni")
+ISAS = ("scalar", "avx2", "avxvnni", "avx512vnni", "amx")
 
 
 @dataclass(frozen=True)
