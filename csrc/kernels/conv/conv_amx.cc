@@ -222,7 +222,7 @@ class Parts {
 struct Block {
   const Part* part;
   int64_t row, period;  // as in Line
-  int64_t begin, end, tiles;
+  int64_t begin, end;
   int64_t start[4];  // the first position of each tile
 };
 
@@ -231,42 +231,47 @@ class Finisher {
  public:
   explicit Finisher(const Work& work) : grid_(work.grid), pixels_of_tile_(work.plan.tile) {}
 
-  // Begins with a block, whose sums are sums() from now on; it is done after `times` calls of some(), or one of rest().
-  void begin(const Block& block, int64_t times) {
-    block_ = block;
-    pitch_ = block.part->strip.vectors * kLanes;
-    finish_ = pick_finish(block.part->strip);
-    next_ = tile_end_ = block.begin;
+  // Where the next block is written while some() and rest() still finish the one before.
+  Block& next_block() { return blocks_[1 - now_]; }
+  int32_t* sums() { return sums_; }
+
+  // Goes on with that block, whose sums are sums() from now on; it is done after `times` calls of some(), or one of rest().
+  void begin(int64_t times) {
+    now_ = 1 - now_;
+    block_ = &blocks_[now_];
+    pitch_ = block_->part->strip.vectors * kLanes;
+    finish_ = pick_finish(block_->part->strip);
+    next_ = tile_end_ = block_->begin;
+    end_ = block_->end;
     tile_ = 0;
-    share_ = ((block.end - block.begin + times - 1) / times + 3) / 4 * 4;  // finish_ takes up to four at once
-    row_ = block.row + next_ / block.period, column_ = next_ % block.period;
+    share_ = ((end_ - next_ + times - 1) / times + 3) / 4 * 4;  // finish_ takes up to four at once
+    row_ = block_->row + next_ / block_->period, column_ = next_ % block_->period;
     begin_row();
   }
   void some() {
     const int64_t to = next_ + share_;
-    advance(to < block_.end ? to : block_.end);
+    advance(to < end_ ? to : end_);
   }
-  void rest() { advance(block_.end); }
-  int32_t* sums() { return sums_; }
+  void rest() { advance(end_); }
 
  private:
   void advance(int64_t to) {
     while (next_ < to) {
       if (next_ == tile_end_) begin_tile();
       int64_t count = (to < tile_end_ ? to : tile_end_) - next_;
-      const int64_t in_row = grid_.columns - column_, left = in_row > 0 ? in_row : block_.period - column_;
+      const int64_t in_row = grid_.columns - column_, left = in_row > 0 ? in_row : block_->period - column_;
       if (left < count) count = left;
       if (in_row > 0) finish(count);
       next_ += count, column_ += count;
-      if (column_ < block_.period) continue;
+      if (column_ < block_->period) continue;
       column_ = 0, ++row_;
       begin_row();
     }
   }
 
   void begin_tile() {
-    const int64_t start = block_.start[tile_], end = start + pixels_of_tile_;
-    tile_end_ = end < block_.end ? end : block_.end;
+    const int64_t start = block_->start[tile_], end = start + pixels_of_tile_;
+    tile_end_ = end < end_ ? end : end_;
     tile_sums_ = sums_ + (tile_ * 16 - start) * pitch_;
     ++tile_;
   }
@@ -287,17 +292,19 @@ class Finisher {
         pixels_.y[i] = y + i * grid_.y_column;
         pixels_.r[i] = r + i * grid_.r_column;
       }
-      finish_(block_.part->strip, pixels_, count < kMost ? count : kMost, sums);
+      finish_(block_->part->strip, pixels_, count < kMost ? count : kMost, sums);
     }
   }
 
   const Grid& grid_;
   const int64_t pixels_of_tile_;
   Finish finish_ = nullptr;
-  Block block_ = {};
-  int64_t pitch_ = 0;                 // of a pixel's sums
-  int64_t next_ = 0, share_ = 0;      // positions
-  int64_t tile_ = 0, tile_end_ = 0;   // the next tile, and where this one ends
+  Block blocks_[2] = {};
+  int now_ = 0;  // which of them is being finished
+  const Block* block_ = blocks_;
+  int64_t pitch_ = 0;                       // of a pixel's sums
+  int64_t next_ = 0, end_ = 0, share_ = 0;  // positions
+  int64_t tile_ = 0, tile_end_ = 0;         // the next tile, and where this one ends
   int64_t row_ = 0, column_ = 0, y_ = 0, r_ = 0;
   const int32_t* tile_sums_ = nullptr;  // those of position 0
   Pixels pixels_;
@@ -318,28 +325,30 @@ class Runner {
   template <int V>
   void run_on(const Part& part, const Line& line) {
     for (int64_t at = line.begin; at < line.end;) {
-      Block block = {&part, line.row, line.period, at, at, 0, {}};
+      Block& block = finisher_.next_block();
+      block.part = &part, block.row = line.row, block.period = line.period, block.begin = at;
+      int64_t tiles = 0;
       const uint8_t* x[4];
-      for (; block.tiles < 4 / V && block.end < line.end; ++block.tiles) {
-        const int64_t start = block.end < line.last ? block.end : line.last, left = line.end - start;
-        block.start[block.tiles] = start;
-        x[block.tiles] = line.x + part.group_offset + start * work_.inputs.pixel;
-        block.end = start + (left < work_.plan.tile ? left : work_.plan.tile);
+      for (; tiles < 4 / V && at < line.end; ++tiles) {
+        const int64_t start = at < line.last ? at : line.last, left = line.end - start;
+        block.start[tiles] = start;
+        x[tiles] = line.x + part.group_offset + start * work_.inputs.pixel;
+        at = start + (left < work_.plan.tile ? left : work_.plan.tile);
       }
-      multiply<4 / V, V>(block, x);
-      at = block.end;
+      block.end = at;
+      multiply<4 / V, V>(part, x, tiles);
     }
   }
 
   template <int PT, int V>
-  void multiply(const Block& block, const uint8_t* const* x) {
+  void multiply(const Part& part, const uint8_t* const* x, int64_t tiles) {
     if constexpr (PT > 1) {
-      if (block.tiles < PT) return multiply<PT - 1, V>(block, x);
+      if (tiles < PT) return multiply<PT - 1, V>(part, x, tiles);
     }
-    TileProduct<PT, V>::run(work_.inputs, block.part->weights, x, block.part->strip.bias, finisher_);
+    TileProduct<PT, V>::run(work_.inputs, part.weights, x, part.strip.bias, finisher_);
     finisher_.rest();
     TileProduct<PT, V>::store(finisher_.sums());
-    finisher_.begin(block, work_.inputs.steps);
+    finisher_.begin(work_.inputs.steps);
   }
 
   const Work& work_;
