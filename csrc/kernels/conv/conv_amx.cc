@@ -88,9 +88,10 @@ class TileWriter {
     Weights<1> reader(weights);
     for (int64_t run = 0; run < runs_.count; ++run, tiles_ += steps_.of_run * kStep) {
       if (steps_.overlap(runs_)) clear_last();
+      begin_step(0);
       for (int64_t quad = 0; quad < runs_.quads; quad += kBlockQuads) {
         reader.template read<0>(w_);
-        put(quad);
+        put(runs_.quads - quad);
         reader.next();
       }
     }
@@ -102,11 +103,17 @@ class TileWriter {
 
   uint8_t* tile(int64_t step, int v) const { return tiles_ + v / 2 * half_ + step * kStep + v % 2 * kTileBytes; }
 
-  void put(int64_t first) {
-    for (int i = 0; i < kBlockQuads && first + i < runs_.quads; ++i) {
-      const int64_t quad = first + i, step = quad / steps_.quads, row = quad - steps_.first_quad(runs_, step);
+  void begin_step(int64_t step) {
+    step_ = step;
+    row_ = step * steps_.quads - steps_.first_quad(runs_, step);
+  }
+
+  // The next block of a run, of whose quads `left` are left.
+  void put(int64_t left) {
+    for (int i = 0; i < kBlockQuads && i < left; ++i, ++row_) {
+      if (row_ == steps_.quads) begin_step(step_ + 1);
       TRITKIT_UNROLL
-      for (int v = 0; v < V; ++v) Vector::store(tile(step, v) + row * 64, tile_row<kBlockQuads>(w_ + v * kBlockQuads, i));
+      for (int v = 0; v < V; ++v) Vector::store(tile(step_, v) + row_ * 64, tile_row<kBlockQuads>(w_ + v * kBlockQuads, i));
     }
   }
 
@@ -120,7 +127,8 @@ class TileWriter {
   const Runs& runs_;
   const Steps& steps_;
   uint8_t* tiles_;
-  const int64_t half_;  // bytes
+  const int64_t half_;             // bytes
+  int64_t step_ = 0, row_ = 0;     // of the next quad
   I w_[kSums];
 };
 
