@@ -3,7 +3,7 @@
     python benchmarks/avx2.py [resnet18 …] [--density 0.5] [--threads 1]
 
 Other engines choose their instructions themselves and cannot be held back, so the peer is our own int8 convolution.
-Writes results/performance/avx2.json.
+Writes avx2.json beside this machine's other records.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 
 import torch
+from performance import machine_folder
 
 import tritkit
 from tritkit.bench.networks import architecture, ternary_network
 from tritkit.bench.workload import CALIBRATION_IMAGES, CALIBRATION_SEED, IMAGE_SEED
 from tritkit.surgery import reestimate_bn_
 
-OUT = Path(__file__).resolve().parent.parent / "results" / "performance" / "avx2.json"
 ROUNDS, WARM = 60, 5
 
 
@@ -63,7 +63,8 @@ def main() -> None:
         for name in options.networks:
             rows.append(measure(name, options.density, options.threads, Path(folder)))
             print("{network}: ternary {ternary_ms:.3f} ms, int8 {int8_ms:.3f} ms, ratio {ratio:.2f}".format(**rows[-1]))
-    OUT.write_text(json.dumps({"machine": platform.processor() or platform.machine(), "rows": rows}, indent=1) + "\n")
+    record = {"machine": platform.processor() or platform.machine(), "rows": rows}
+    (machine_folder() / "avx2.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

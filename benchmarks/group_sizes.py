@@ -1,6 +1,6 @@
 """The speed of ternary ResNet-20 with groups of N weights, beside one scale a channel and the int8 engines.
 
-    python benchmarks/group_sizes.py [--seconds 8]     # prints the table and writes results/performance/groups.json
+    python benchmarks/group_sizes.py [--seconds 8]     # prints the table, writes groups.json
 
 Post-training makes the networks (`tritkit.quantize`, 1,000 packaged pictures); the bench times them as any file.
 Run it where the peers are installed (requirements-peers.txt, requirements-litert.txt), on a quiet machine.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from performance import RESULTS, commit
+from performance import commit, machine_folder
 from performance_page import group_table
 
 import tritkit
@@ -27,7 +27,6 @@ from tritkit.models import build, load_float
 from tritkit.post import CHANNELS
 from tritkit.zoo import sample
 
-OUT = RESULTS / "groups.json"
 SIZES = {"4": FGQ(4), "16": FGQ(16), "64": FGQ(64), "channel": CHANNELS}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PEERS = ("onnxruntime-int8", "openvino-int8", "litert-int8")
@@ -64,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = {size: make(size, Path(folder)) for size in SIZES}
         found = [row for size, path in paths.items() for row in rows(size, path, options.seconds)]
-    OUT.write_text(json.dumps({"commit": commit(), "rows": found}, indent=1) + "\n")
+    (machine_folder() / "groups.json").write_text(json.dumps({"commit": commit(), "rows": found}, indent=1) + "\n")
     print(group_table(found))
 
 

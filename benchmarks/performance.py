@@ -1,4 +1,4 @@
-"""Every speed that docs/performance.md shows: one record a network, batch size, thread count and kind of weights.
+"""Every speed that docs/performance.md shows: a record for each network, batch, thread count and kind of weights.
 
     python benchmarks/performance.py [--only 'resnet18*'] [--seconds 20] [--again]
     python benchmarks/performance_page.py        # makes docs/performance.md of the records, runs nothing
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,13 @@ def cells() -> Iterator[Cell]:
                     yield Cell(network, batch, count, scales, density)
 
 
+def machine_folder() -> Path:
+    """Where the records of this machine are: a folder with the name of its CPU."""
+    from tritkit.bench.facts import cpu_name
+
+    return RESULTS / re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")
+
+
 def commit() -> str:
     """Of the checkout; "+" says that files differ from it."""
     found = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True)
@@ -85,10 +93,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure each cell")
     parser.add_argument("--again", action="store_true", help="measure records that exist anew")
     args = parser.parse_args()
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    here = machine_folder()
+    here.mkdir(parents=True, exist_ok=True)
     failed = []
     for cell in cells():
-        path = RESULTS / f"{cell.name}.json"
+        path = here / f"{cell.name}.json"
         if not fnmatchcase(cell.name, args.only) or (path.is_file() and not args.again):
             continue
         print(cell.name, flush=True)

@@ -1,4 +1,5 @@
-"""Makes docs/performance.md of performance_intro.md and the records in results/performance/. Runs nothing.
+"""Makes docs/performance.md and docs/performance/MACHINE.md of performance_intro.md and the records in
+results/performance/MACHINE/. Runs nothing.
 
 python benchmarks/performance_page.py
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from performance import MATRIX, RESULTS, ROOT, cells
@@ -26,44 +28,68 @@ TITLES = {
 }
 
 
-def records() -> dict[str, list[dict[str, Any]]]:
+def machines() -> list[Path]:
+    """The folders of records, one a machine, those of the latest records first."""
+    folders = [folder for folder in RESULTS.glob("*") if records(folder)]
+    return sorted(folders, key=lambda folder: (_latest(folder), folder.name), reverse=True)
+
+
+def records(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The records of each network, in the order of the matrix."""
     found: dict[str, list[dict[str, Any]]] = {network: [] for network in MATRIX}
     for cell in cells():
-        path = RESULTS / f"{cell.name}.json"
+        path = folder / f"{cell.name}.json"
         if path.is_file():
             found[cell.network].append(json.loads(path.read_text()))
     return {network: rows for network, rows in found.items() if rows}
 
 
-def page(found: dict[str, list[dict[str, Any]]]) -> str:
-    """The page as Markdown."""
-    parts = [INTRO.read_text(), *machine([r for rows in found.values() for r in rows]), summary(found)]
+def _latest(folder: Path) -> str:
+    return max(record["machine"]["date"] for rows in records(folder).values() for record in rows)
+
+
+def page(folders: list[Path]) -> str:
+    """The page as Markdown: what is the same everywhere, and a summary of each machine."""
+    parts = [INTRO.read_text()]
+    for folder in folders:
+        found = records(folder)
+        parts += [f"## {_cpu(found)}\n", *machine([r for rows in found.values() for r in rows]), summary(found)]
+        parts += [*beside(folder), f"[All engines on this machine](performance/{folder.name}.md)\n"]
+    return "\n".join(parts)
+
+
+def details(folder: Path) -> str:
+    """The page of a machine: every engine in every record."""
+    found = records(folder)
+    parts = [f"# Speed on {_cpu(found)}\n", "How it is measured, and summaries: [Speed](../performance.md).\n"]
     for network, rows in found.items():
-        parts.append(f"## {TITLES[network]}\n")
-        parts += [times(rows), sizes(rows)]
-    return "\n".join([*parts, *beside()])
+        parts += [f"## {TITLES[network]}\n", times(rows), sizes(rows)]
+    return "\n".join(parts)
 
 
-def beside() -> Iterator[str]:
+def _cpu(found: dict[str, list[dict[str, Any]]]) -> str:
+    return next(iter(found.values()))[0]["machine"]["cpu"]
+
+
+def beside(folder: Path) -> Iterator[str]:
     """What benchmarks/group_sizes.py and benchmarks/avx2.py measured."""
-    if (RESULTS / "groups.json").is_file():
-        yield "## Groups of weights\n"
+    if (folder / "groups.json").is_file():
+        yield "### Groups of weights\n"
         yield "ResNet-20 after post-training with a scale for N weights, milliseconds (`benchmarks/group_sizes.py`).\n"
-        yield group_table(json.loads((RESULTS / "groups.json").read_text())["rows"]) + "\n"
-    if (RESULTS / "avx2.json").is_file():
-        yield "## Held to AVX2\n"
+        yield group_table(json.loads((folder / "groups.json").read_text())["rows"]) + "\n"
+    if (folder / "avx2.json").is_file():
+        yield "### Held to AVX2\n"
         yield "Batch 1, our ternary network beside our int8 one (`benchmarks/avx2.py`): no AVX-512, no dot products.\n"
         head = ["network", "threads", "not zero", "ternary ms", "int8 ms", "ratio"]
         yield "\n".join([_line(head), "|---" * len(head) + "|"])
-        for row in json.loads((RESULTS / "avx2.json").read_text())["rows"]:
+        for row in json.loads((folder / "avx2.json").read_text())["rows"]:
             times = [ms(row["ternary_ms"]), ms(row["int8_ms"]), f"**{row['ratio']:.2f}**"]
             yield _line([row["network"], row["threads"], f"{100 * row['density']:.0f} %", *times])
+        yield ""
 
 
 def machine(rows: list[dict[str, Any]]) -> Iterator[str]:
     """What the records were measured on, and with."""
-    yield "## Machine\n"
     limits = [r["limit_macs_per_cycle"] for r in rows if r["limit_macs_per_cycle"]]
     limit = f"{max(limits):g} int8 products a cycle and core" if limits else "no dot product instruction"
     for facts in {json.dumps(_lasting(r), sort_keys=True): _lasting(r) for r in rows}.values():
@@ -92,7 +118,7 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> str:
     """One line a record: ours, and the fastest of each family."""
     head = ["network", "batch", "threads", "scales", "not zero", "tritkit ms"]
     head += ["fastest int8", "ms", "ratio", "fastest float", "ms", "ratio"]
-    lines = ["## Summary\n", _line(head), "|---" * len(head) + "|"]
+    lines = [_line(head), "|---" * len(head) + "|"]
     for rows in found.values():
         for record in rows:
             (cell,) = record["cells"]
@@ -183,15 +209,23 @@ def ms(value: float) -> str:
 
 
 def main() -> int:
-    found = records()
-    if not found:
+    folders = machines()
+    if not folders:
         print(f"no records in {RESULTS}; run benchmarks/performance.py first", file=sys.stderr)
         return 2
-    temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(page(found))
-    temporary.replace(PAGE)
-    print(f"{PAGE}: {sum(map(len, found.values()))} of {len(list(cells()))} records")
+    write(PAGE, page(folders))
+    for folder in folders:
+        write(PAGE.with_suffix("") / f"{folder.name}.md", details(folder))
+        print(f"{folder.name}: {sum(map(len, records(folder).values()))} of {len(list(cells()))} records")
     return 0
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,12 @@ def _record(network: str, others_busy: float) -> dict[str, Any]:
     return facts | {"machine": MACHINE | {"date": "2026-01-02"}, "limit_macs_per_cycle": 64.0}
 
 
+def _write(results: Path, others_busy: float) -> None:
+    (results / "a-cpu").mkdir()
+    text = json.dumps(_record("resnet20", others_busy))
+    (results / "a-cpu" / "resnet20-b1-t2-symmetric-d35.json").write_text(text)
+
+
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
@@ -38,8 +44,9 @@ def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_a_record_becomes_its_rows(page: Any, tmp_path: Path) -> None:
-    (tmp_path / "resnet20-b1-t2-symmetric-d35.json").write_text(json.dumps(_record("resnet20", 0.0)))
-    text = page.page(page.records())
+    _write(tmp_path, 0.0)
+    (folder,) = page.machines()
+    text = page.page([folder]) + page.details(folder)
     assert "| resnet20 | 1 | 2 | symmetric | 35 % | 0.500 | openvino | 1.00 | **0.50** | – | – | – |" in text
     assert "| tritkit | **0.500** (0.250 – 1.00), 12 |" in text
     assert "| openvino-int8 | 1.5 | 2.5 | looked/at |" in text
@@ -51,8 +58,8 @@ def test_a_record_becomes_its_rows(page: Any, tmp_path: Path) -> None:
 
 
 def test_a_noisy_record_is_marked(page: Any, tmp_path: Path) -> None:
-    (tmp_path / "resnet20-b1-t2-symmetric-d35.json").write_text(json.dumps(_record("resnet20", 0.5)))
-    text = page.page(page.records())
+    _write(tmp_path, 0.5)
+    text = page.page(page.machines())
     assert "| symmetric | 35 % \\* |" in text
     assert "measure it again" in text
 
