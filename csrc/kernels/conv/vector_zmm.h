@@ -102,6 +102,11 @@ struct Vector {
   }
   template <int OV>
   static void load_bytes(const uint8_t* p, I* v, int64_t count) {
+    if (count >= OV * kLanes) {
+      TRITKIT_UNROLL
+      for (int i = 0; i < OV; ++i) v[i] = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i * kLanes)));
+      return;
+    }
     TRITKIT_UNROLL
     for (int i = 0; i < OV; ++i) {
       const __mmask16 some = static_cast<__mmask16>(first(count) >> i * kLanes);
