@@ -25,9 +25,10 @@ class FloatNetwork(NamedTuple):
     classes: tuple[str, ...]
 
 
-def load_float_network(path: Path, architecture: str | None) -> FloatNetwork:
-    """From a safetensors or .pth file of a known network, or of a training run without a method.
+def load_float_network(weights: str | Path, architecture: str | None) -> FloatNetwork:
+    """From a safetensors or .pth file of a known network, a training run without a method, or a packaged network.
 
+    weights: the file, the run's folder, or the packaged name.
     architecture: its name; None: found by the names and shapes of the weights. A .pth file does not say how images are
         normalised: those of networks of photographs are as torchvision's weights want them.
     Raises UserError for a missing file, a network that is not known or ternary already; ModelFileError for a file that
@@ -35,10 +36,7 @@ def load_float_network(path: Path, architecture: str | None) -> FloatNetwork:
     """
     from tritkit import models
 
-    path = path / "final.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        hint = "give a .safetensors or .pth file of float weights, or a float run's folder"
-        raise UserError(f"no weights at {path}; {hint}")
+    path = _weights_file(weights)
     tensors, metadata = models.read_float(path)
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     if any("parametrizations" in key for key in shapes):
@@ -51,6 +49,19 @@ def load_float_network(path: Path, architecture: str | None) -> FloatNetwork:
     published = path.suffix in (".pth", ".pt") and size > 32
     norm = _TORCHVISION if published else image_norm(metadata, path)
     return FloatNetwork(net.eval(), (3, size, size), norm, _names(outputs))
+
+
+def _weights_file(weights: str | Path) -> Path:
+    path = Path(weights)
+    path = path / "final.safetensors" if path.is_dir() else path
+    if path.is_file():
+        return path
+    from tritkit.zoo import hub, manifest
+
+    if str(weights) in manifest():
+        return hub(str(weights))
+    hint = "a .safetensors or .pth file of float weights, a float run's folder, or the name of a packaged network"
+    raise UserError(f"no weights at {path}; give {hint}")
 
 
 def _name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:

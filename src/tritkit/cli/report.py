@@ -32,7 +32,8 @@ def command(
         str | None, typer.Option(help="Folder of CIFAR-10 or ImageNet, or the word sample: 1,000 packaged images.")
     ] = None,
     float_weights: Annotated[
-        Path | None, typer.Option("--float", help="Weights of the float network it was made from; needs --data.")
+        str | None,
+        typer.Option("--float", help="The float network it was made from: weights, a run or a packaged one."),
     ] = None,
     bench: Annotated[
         Path | None, typer.Option(help="What tritkit bench MODEL -o FILE wrote: the other engines.")
@@ -61,7 +62,7 @@ def command(
     emit(facts, as_json, partial(_render, written=[place for place in (out, markdown) if place is not None]))
 
 
-def _check(out: Path | None, markdown: Path | None, data: str | None, float_weights: Path | None) -> None:
+def _check(out: Path | None, markdown: Path | None, data: str | None, float_weights: str | None) -> None:
     """Before anything takes time."""
     for place in (out, markdown):
         if place is not None and (place.is_dir() or not place.parent.is_dir()):
@@ -106,14 +107,16 @@ def _photographs(data: str, wanted: Preprocessing, outputs: int) -> tuple[NDArra
     return images, labels
 
 
-def _parent(weights: Path, path: Path) -> FloatParent:
+def _parent(weights: str, path: Path) -> FloatParent:
+    """The network of the weights; its images are normalised as its own file says."""
     from tritkit.cli.networks import load_float_network
     from tritkit.inspection import inspect_file
     from tritkit.report.parent import TorchParent
 
-    net = load_float_network(weights, None).net
+    net, shape, (mean, std), classes = load_float_network(weights, None)
     names = [row["name"] for row in inspect_file(path)["layers"] if row["kind"] == "ternary"]
-    return TorchParent(net, names)
+    own = Preprocessing(shape, mean, std, classes)
+    return TorchParent(net, names, lambda pixels: normalised(pixels, own, weights))
 
 
 def _write(path: Path, text: str) -> None:

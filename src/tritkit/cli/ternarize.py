@@ -42,7 +42,9 @@ class Activations(StrEnum):
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="Float weights: .safetensors, torchvision's .pth, or a float run.")],
+    model: Annotated[
+        str, typer.Argument(help="Float weights: .safetensors, torchvision's .pth, a float run, or a packaged name.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
     calibrate: Annotated[
         str, typer.Option(help="Folder of CIFAR-10 or ImageNet, the word sample, or an .npy file of training images.")

@@ -42,7 +42,8 @@ def read_float(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is not a readable safetensors file: {error}") from error
+        hint = "give float weights as .safetensors or .pth"
+        raise ModelFileError(f"{path} is not a readable safetensors file ({error}); {hint}") from error
 
 
 def _read_pth(path: Path) -> dict[str, Tensor]:

@@ -35,7 +35,13 @@ class Labelled:
 
 
 class FloatParent(Protocol):
-    """The float network that a ternary one was made from."""
+    """The float network that a ternary one was made from.
+
+    normalise: makes its inputs of images, which may be others than the ternary network's.
+    """
+
+    @property
+    def normalise(self) -> Callable[[Pixels], Floats]: ...
 
     def logits(self, images: Floats) -> Floats:
         """[N, C, H, W] → [N, K]."""
@@ -127,7 +133,8 @@ def sensitivity_facts(parent: FloatParent, names: list[str], data: Labelled, say
     """The float network's error with one layer ternary at a time, on at most 1,000 images (200 photographs), taken at
     even distances.
 
-    names: the layers that are ternary in the file; the parent's others are left alone.
+    names: the layers that are ternary in the file; the parent's others are left alone. data: normalised as the parent
+    wants it.
     """
     most = int(np.clip(SENSITIVITY_IMAGES * 3072 // data.images[0].size, FEWEST_SENSITIVITY, SENSITIVITY_IMAGES))
     step = -(-len(data.labels) // most)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,8 @@ class _Gathering:
             self._lacks("what ternary weights cost in accuracy, and which layer costs what", "--float WEIGHTS")
             return empty | {"accuracy": accuracy_facts(logits, None, data)}
         self.say(f"running {len(data.images):,} images in the float network")
-        float_logits = np.asarray(predictions(parent.logits, data))
+        own = replace(data, normalise=parent.normalise)
+        float_logits = np.asarray(predictions(parent.logits, own))
         if float_logits.shape != logits.shape:
             raise UserError(
                 f"the float network has {float_logits.shape[1]} classes, this one {logits.shape[1]}; give its parent"
@@ -177,7 +178,7 @@ class _Gathering:
         return {
             "accuracy": accuracy_facts(logits, float_logits, data),
             "mistakes": mistake_facts(logits, float_logits, data),
-            "sensitivity": sensitivity_facts(parent, ternary, data, self.say),
+            "sensitivity": sensitivity_facts(parent, ternary, own, self.say),
         }
 
 

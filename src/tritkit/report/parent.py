@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from tritkit.errors import UserError
 from tritkit.methods import FGQ
-from tritkit.report.accuracy import batch_size
+from tritkit.report.accuracy import Floats, Pixels, batch_size
 
-Floats = NDArray[np.float32]
 _WHOLE = 1 << 20  # a group of all input channels: one scale an output channel
 
 
 class TorchParent:
-    """A float network in evaluation mode. names: layers that become ternary one at a time."""
+    """A float network in evaluation mode. names: layers that become ternary one at a time. normalise: makes its inputs,
+    float32 [N, C, H, W], of uint8 images.
+    """
 
-    def __init__(self, net: nn.Module, names: Sequence[str]) -> None:
-        self.net = net.eval()
+    def __init__(self, net: nn.Module, names: Sequence[str], normalise: Callable[[Pixels], Floats]) -> None:
+        self.net, self.normalise = net.eval(), normalise
         modules = dict(net.named_modules())
         self.layers = [(name, modules[name]) for name in names if hasattr(modules.get(name), "weight")]
 
     @torch.no_grad()
     def logits(self, images: Floats) -> Floats:
-        """[N, C, H, W] → [N, K]."""
+        """[N, C, H, W] → [N, K]. UserError for images of a size that the network cannot take."""
         given, batch = torch.from_numpy(images), batch_size(images)
-        return np.concatenate([self.net(given[i : i + batch]).numpy() for i in range(0, len(given), batch)])
+        try:
+            return np.concatenate([self.net(given[i : i + batch]).numpy() for i in range(0, len(given), batch)])
+        except RuntimeError as error:
+            why = f"the float network does not run images of {list(images.shape[1:])}"
+            raise UserError(f"{why} ({' '.join(str(error).split())}); give this one's parent") from error
 
     @torch.no_grad()
     def one_layer_ternary(self, images: Floats) -> Iterator[tuple[str, Floats]]:
