@@ -120,11 +120,13 @@ def test_validation_by_hand() -> None:
 # what an assembler makes of these, by the Intel manual's encoding (checked with GNU as)
 EVEX = {(0, 24, 25): "62923d4050c1", (8, 24, 25): "62123d4050c1", (23, 24, 25): "62823d4050f9"}
 VEX = {(0, 14, 15): "c4c20d50c7", (13, 14, 15): "c4420d50ef"}
+TILES = {(0, 6, 7): "c4e2415ec6", (5, 6, 7): "c4e2415eee", (2, 1, 3): "c4e2615ed1"}
 
 
 def test_the_dot_product_instructions_are_encoded_right() -> None:
     assert {key: clock.evex_vpdpbusd(*key).hex() for key in EVEX} == EVEX
     assert {key: clock.vex_vpdpbusd(*key).hex() for key in VEX} == VEX
+    assert {key: clock.tdpbusd(*key).hex() for key in TILES} == TILES
 
 
 def test_the_clock_is_one_a_cpu_can_have() -> None:
@@ -136,6 +138,9 @@ def test_the_clock_is_one_a_cpu_can_have() -> None:
     assert 0.3e9 < speed < 10e9
     rate = clock.dot_products_per_cycle()
     assert rate is None or 8 < rate < 600
+    tiles = clock.tile_products_per_cycle()
+    assert (tiles is None) == (clock._tile_loop() is None)
+    assert tiles is None or 100 < tiles < 5000
 
 
 def test_the_first_images_do_not_depend_on_how_many_there_are() -> None:

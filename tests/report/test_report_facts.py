@@ -19,16 +19,22 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from report_examples import FakeParent
 
+from tritkit.bench import clock
 from tritkit.errors import UserError
-from tritkit.report import Evidence, Labelled, gather
+from tritkit.report import Evidence, Labelled, gather, sections
 from tritkit.report.accuracy import accuracy_facts, mistake_facts, sign_test
+from tritkit.report.blocks import Prose, Table
 from tritkit.report.kernels import kernel_facts
 from tritkit.report.png import png
+from tritkit.report.published import ALEXNET_TTQ as TTQ
 from tritkit.report.published import looks_like_alexnet
+from tritkit.report.sections_accuracy import accuracy
 from tritkit.report.shown import show
-from tritkit.report.sizes import code_facts
-from tritkit.report.training import histogram, read_run, training_facts
+from tritkit.report.sizes import code_facts, density_facts
+from tritkit.report.timing import time_facts
+from tritkit.report.training import histogram, pruned_layers, read_run, training_facts
 from tritkit.report.verdict import read_bench
+from tritkit.runtime import Session
 
 Facts = dict[str, Any]
 
@@ -80,6 +86,40 @@ def test_densities_are_those_of_the_codes(facts: Facts) -> None:
     assert facts["densities"]["layers"][1]["pruned"] == pytest.approx(0.5 / 3)  # the end of the run beside it
 
 
+def _shape(name: str, shape: list[int], density: float, bits: int) -> Facts:
+    given = {"name": name, "shape": shape, "density": density, "bits": bits, "weights": math.prod(shape)}
+    return {**given, "kind": "ternary", "method": "ttq", "group_size": None, "wp": 0.5, "wn": 0.5}
+
+
+def test_densities_and_widths_in_sum_and_beside_pruning() -> None:
+    convolutions = [_shape("a", [1, 1, 3, 3], 1.0, 8), _shape("b", [3, 1, 3, 3], 0.5, 2)]
+    layers = [*convolutions, _shape("c", [4, 6], 0.25, 2), _shape("d", [4, 15], 0.5, 8)]
+    rows = [{"kind": "header", "recipe": {"deep_compression": {"bits_conv": 8, "bits_fc": 5}}}]
+    rows += [{"kind": "final", "layers": {row["name"]: {"density": 0.1 * i} for i, row in enumerate(layers, 1)}}]
+    found = density_facts({"layers": layers, "totals": {"weights": 120}}, {}, pruned_layers(rows))
+    assert [(row["pruned"], row["pruned_bits"]) for row in found["layers"]] == [
+        (pytest.approx(0.1 * i), bits) for i, bits in enumerate((8, 8, 5, 5), 1)
+    ]
+    sums = {row["name"]: row for row in found["totals"]}
+    assert sums["convolutions"]["density"] == pytest.approx((9 * 1 + 27 * 0.5) / 36)
+    assert sums["linear layers"]["bits"] == pytest.approx((24 * 2 + 60 * 8) / 84)
+    assert sums["all layers"]["pruned"] == pytest.approx((9 * 0.1 + 27 * 0.2 + 24 * 0.3 + 60 * 0.4) / 120)
+    assert sums["all layers"]["published_ttq"] is None
+
+
+def test_alexnet_stands_beside_its_published_densities_and_widths() -> None:
+    shapes = [[96, 3, 12, 12], [256, 48, 5, 5], [384, 256, 3, 3], [384, 192, 3, 3], [256, 192, 3, 3]]
+    shapes += [[4096, 9216], [4096, 4096], [1000, 4096]]
+    layers = [_shape(f"l{i}", shape, density, 2) for i, (shape, density) in enumerate(zip(shapes, TTQ, strict=True))]
+    found = density_facts({"layers": layers, "totals": {"weights": 1}}, {}, None)
+    assert found["beside"] == "published"
+    assert [row["published_pruned_bits"] for row in found["layers"]] == [8, 8, 8, 8, 8, 5, 5, 5]
+    for row in found["totals"]:  # the paper's own sums follow from its layers
+        assert row["published_ttq"] == pytest.approx(row["density"], abs=0.006)
+    text = " ".join(block.caption for block in sections.densities({"densities": found}) if isinstance(block, Table))
+    assert "Table 4" in text
+
+
 def test_kernels_by_hand() -> None:
     codes = np.zeros((2, 3, 2, 2), np.int8)
     codes[0, 0] = [[1, 0], [0, 0]]
@@ -120,6 +160,24 @@ def test_time_of_the_steps_and_their_families(facts: Facts) -> None:
     fused = next(row for row in times["steps"] if row["name"].startswith("layer1.0.conv2"))
     assert fused["layers"] == ["layer1.0.conv2", "layer1.0.add"]
     assert times["images_per_second"] == pytest.approx(1e6 / times["microseconds"])
+
+
+@pytest.mark.parametrize("kernel", ["avx512vnni_6x64", "avx512amx_16x16"])
+def test_the_limit_is_that_of_the_kernels_instructions(
+    kernel: str, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "dot_products_per_cycle", lambda: 128.0)
+    monkeypatch.setattr(clock, "tile_products_per_cycle", lambda: 1024.0)
+    monkeypatch.setattr(clock, "hertz", lambda: 3e9)
+    with Session(network, threads=1) as session:
+        steps = [replace(step, kernel=kernel) for step in session.summary()]
+        monkeypatch.setattr(session, "summary", lambda: steps)
+        times = time_facts(session)
+    row = next(row for row in times["steps"] if row["name"] == "layer1.0.conv1")
+    limit = 1024 if "amx" in kernel else 128
+    assert row["of_limit"] == pytest.approx(row["macs"] / (row["microseconds"] * 1e-6 * 3e9) / limit)
+    said = " ".join(block.template for block in sections.times({"times": times}) if isinstance(block, Prose))
+    assert ("which no layer uses here" in said) == (limit == 128)
 
 
 def test_accuracy_counts(facts: Facts, data: Labelled, parent: FakeParent) -> None:
@@ -258,6 +316,8 @@ def test_of_many_classes_the_page_names_the_worst() -> None:
     assert len(found["classes"]) == 60
     assert [row["name"] for row in found["worst_classes"]] == [f"c{k}" for k in range(0, 60, 3)]
     assert accuracy_facts(logits[:20, :50], None, replace(data, labels=labels[:20]))["worst_classes"] == []
+    few = accuracy({"accuracy": found})  # two images a class
+    assert not any(isinstance(block, Table) for block in few)
 
 
 def test_alexnet_is_recognised_by_its_shapes() -> None:

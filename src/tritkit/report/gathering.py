@@ -24,7 +24,7 @@ from tritkit.report.operations import operation_facts
 from tritkit.report.plan import parts
 from tritkit.report.sizes import code_facts, density_facts, packed_facts, size_facts
 from tritkit.report.timing import time_facts
-from tritkit.report.training import densities, latent_facts, latent_file, read_run, training_facts
+from tritkit.report.training import latent_facts, latent_file, pruned_layers, read_run, training_facts
 from tritkit.report.verdict import read_bench, verdict_facts
 from tritkit.runtime import Session
 
@@ -71,7 +71,7 @@ class _Gathering:
 
     def run(self, threads: int | None) -> Facts:
         training, latents = self._training()
-        pruned = None if self.evidence.pruned is None else densities(read_run(self.evidence.pruned))
+        pruned = None if self.evidence.pruned is None else pruned_layers(read_run(self.evidence.pruned))
         speed = self._speed()
         session = self._session(threads)
         macs = {} if session is None else _macs(session, set(self.names))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tritkit.report import figures
 from tritkit.report.blocks import Bars, Block, Column, Figure, Prose, Section, Table
-from tritkit.report.markup import Markup, number, prose, tag
+from tritkit.report.markup import Markup, join, number, prose, tag
 from tritkit.report.sections import sections
 from tritkit.report.shown import Facts, at, show
 from tritkit.report.verdict import sentence
@@ -89,11 +89,12 @@ def _footer(facts: Facts) -> Markup:
     rows = facts["verdict"]["missing"]
     missing = (tag("li", f"{row['what']}: ", tag("code", row["how"])) for row in rows)
     version = facts["model"]["version"]
-    said = "Every number on this page is one of tritkit report --json; its key stands in the page's source."
+    command = tag("code", "tritkit report --json", class_="whole")
+    said = join("Every number on this page is one of ", command, "; its key stands in the page's source.")
     return tag(
         "footer",
         *((tag("h2", "Not measured"), tag("ul", *missing)) if rows else ()),
-        tag("p", said + (f" The file was written by tritkit {version}." if version else "")),
+        tag("p", said, f" The file was written by tritkit {version}." if version else ""),
     )
 
 

@@ -19,6 +19,11 @@ def family(step: StepInfo) -> str:
     return "dense"
 
 
+def uses_tiles(kernel: str) -> bool:
+    """Whether kernels of this name multiply tiles (AMX), whose limit is not that of vectors."""
+    return "amx" in kernel
+
+
 def parts(name: str) -> list[str]:
     """The nodes of a step, the weighted one first."""
     return name.split(" + ")

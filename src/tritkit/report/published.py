@@ -16,12 +16,16 @@ ENERGY_PJ = {
 }
 """Picojoules an operation."""
 
-ALEXNET_SOURCE = "S. Han et al., Learning both Weights and Connections, NIPS 2015, as TTQ's Table 4 has them"
+ALEXNET_SOURCE = "S. Han et al., Learning both Weights and Connections, NIPS 2015, and TTQ, as TTQ's Table 4 has them"
 ALEXNET_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3")
 ALEXNET_PRUNED = (0.84, 0.38, 0.35, 0.37, 0.37, 0.09, 0.09, 0.25)
 """Share of weights that pruning keeps, in the order of the layers."""
 ALEXNET_TTQ = (1.0, 0.23, 0.24, 0.40, 0.43, 0.30, 0.36, 1.0)
 """Share of weights that are not zero in TTQ's Table 4."""
+ALEXNET_PRUNED_BITS = (8, 8, 8, 8, 8, 5, 5, 5)
+ALEXNET_TTQ_BITS = (32, 2, 2, 2, 2, 2, 2, 32)
+ALEXNET_TOTALS = {"convolutions": (0.37, 0.33), "linear layers": (0.10, 0.37), "all layers": (0.11, 0.37)}
+"""Share of weights that are left by pruning, and by TTQ."""
 
 
 def looks_like_alexnet(shapes: list[list[int]]) -> bool:

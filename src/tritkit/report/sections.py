@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tritkit.report.blocks import Bars, Block, Column, Figure, Part, Prose, Section, Table
+from tritkit.report.plan import uses_tiles
 from tritkit.report.sections_accuracy import accuracy, mistakes, sensitivity
 
 Facts = dict[str, Any]
@@ -95,26 +96,36 @@ def densities(facts: Facts) -> Iterator[Block]:
             "{densities.ternary|percent} of the {densities.ternary_weights|count} ternary weights are not zero.", "lead"
         )
     beside = {
-        "run": (Column("pruned", "pruned", "percent"),),
+        "run": (Column("pruned", "pruned", "percent"), Column("bits", "pruned_bits", "count")),
         "published": (
             Column("pruned, published", "published_pruned", "percent0"),
+            Column("bits", "published_pruned_bits", "count"),
             Column("TTQ, published", "published_ttq", "percent0"),
+            Column("bits", "published_ttq_bits", "count"),
         ),
     }.get(found["beside"] or "", ())
     signs = tuple(Part(f"{name}_share", name) for name, _ in TRITS)
     split = (Bars("−Wn · 0 · +Wp", signs, 1.0),) if found["ternary"] is not None else ()
     yield Table(
-        "Density and width by layer, as TTQ’s Table 4 gives them",
+        "Density and width (bits a weight) by layer, as TTQ’s Table 4 gives them",
         "densities.layers",
         (
             _LAYER, Column("shape", "shape"), Column("density", "density", "percent"), Column("bits", "bits", "count"),
             *beside, *split, Column("Wn", "wn", "number"), Column("Wp", "wp", "number"),
         ),
     )  # fmt: skip
+    if found["totals"]:
+        own = (Column("density", "density", "percent"), Column("mean bits", "bits", "two"))
+        others = tuple(column for column in beside if not column.key.endswith("bits"))
+        yield Table("Together, all weights counted alike", "densities.totals", (Column("", "name"), *own, *others))
     if found["beside"] == "run":
-        yield Prose("The column “pruned” has the densities at the end of another run, of pruning.", "note")
+        yield Prose(
+            "The columns “pruned” are the end of another run, of pruning: the share of weights it keeps, and the bits "
+            "that say which value a kept weight has; where it stands takes more.",
+            "note",
+        )
     if found["source"] and found["beside"] == "published":
-        yield Prose("Published densities: {densities.source}.", "note")
+        yield Prose("Published: {densities.source}.", "note")
 
 
 def times(facts: Facts) -> Iterator[Block]:
@@ -133,8 +144,10 @@ def times(facts: Facts) -> Iterator[Block]:
     if limit is not None:
         yield Prose(
             "The limit is what this processor’s int8 dot product instruction reaches here: "
-            "{times.limit_macs_per_cycle|whole} multiply-adds a cycle and core, at {times.gigahertz|two} GHz. Zero "
-            "weights count as work, so a layer that skips them can pass it."
+            "{times.limit_macs_per_cycle|whole} multiply-adds a cycle and core, at {times.gigahertz|two} GHz."
+            + _tiles(facts["times"])
+            + " Zero weights count as work, so a layer that skips them can pass it; a linear layer of one image waits "
+            "for its weights from memory, far below it."
         )
     yield Table(
         "Time by step of the engine’s plan; its bar has the colour of the family of its kernels",
@@ -154,6 +167,14 @@ def times(facts: Facts) -> Iterator[Block]:
             Column("steps", "steps", "count"), Column("share", "share", "percent"),
         ),
     )  # fmt: skip
+
+
+def _tiles(found: Facts) -> str:
+    if found["tile_limit_macs_per_cycle"] is None:
+        return ""
+    if any(uses_tiles(step["kernel"]) for step in found["steps"]):
+        return " For kernels of its tile instructions (AMX) it is {times.tile_limit_macs_per_cycle|whole}."
+    return " Its tile instructions (AMX), which no layer uses here, reach {times.tile_limit_macs_per_cycle|whole}."
 
 
 def speed(facts: Facts) -> Iterator[Block]:

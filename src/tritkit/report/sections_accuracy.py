@@ -8,6 +8,7 @@ from typing import Any
 from tritkit.report.blocks import Bars, Block, Column, Figure, Part, Prose, Table
 
 Facts = dict[str, Any]
+_FEWEST = 5  # images a class, below which its error says nothing
 
 
 def accuracy(facts: Facts) -> Iterator[Block]:
@@ -28,6 +29,8 @@ def accuracy(facts: Facts) -> Iterator[Block]:
         yield Prose(
             "{accuracy.wrong|count} of {accuracy.images|count} images wrong ({accuracy.error|percent2}).", "lead"
         )
+    if facts["accuracy"]["images"] < _FEWEST * len(facts["accuracy"]["classes"]):
+        return
     before = (Column("float error", "float_error", "percent"),) if paired else ()
     many = bool(facts["accuracy"]["worst_classes"])
     yield Table(

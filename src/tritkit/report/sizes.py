@@ -120,8 +120,8 @@ def code_facts(codes: NDArray[np.int8]) -> Facts:
     }
 
 
-def density_facts(inspected: Facts, codes: dict[str, Facts], pruned: dict[str, float] | None) -> Facts:
-    """Density and width by layer. pruned: densities of another run's layers, to stand beside them."""
+def density_facts(inspected: Facts, codes: dict[str, Facts], pruned: dict[str, Facts] | None) -> Facts:
+    """Density and width by layer and in sum. pruned: `density` and `bits` of another run's layers, to stand beside."""
     layers = inspected["layers"]
     alexnet = published.looks_like_alexnet([row["shape"] for row in layers])
     rows = []
@@ -130,18 +130,49 @@ def density_facts(inspected: Facts, codes: dict[str, Facts], pruned: dict[str, f
         made["shape"] = "×".join(map(str, row["shape"]))
         made |= {key: codes.get(row["name"], {}).get(key) for key in ("minus_share", "zero_share", "plus_share")}
         made |= {key: _mean(row[key]) for key in ("wp", "wn")}
-        made["pruned"] = None if pruned is None else pruned.get(row["name"])
+        other = (pruned or {}).get(row["name"], {})
+        made |= {"pruned": other.get("density"), "pruned_bits": _width(other, row["shape"])}
         made["published_pruned"] = published.ALEXNET_PRUNED[i] if alexnet else None
+        made["published_pruned_bits"] = published.ALEXNET_PRUNED_BITS[i] if alexnet else None
         made["published_ttq"] = published.ALEXNET_TTQ[i] if alexnet else None
+        made["published_ttq_bits"] = published.ALEXNET_TTQ_BITS[i] if alexnet else None
         rows.append(made)
     return {
         "layers": rows,
+        "totals": _density_totals(rows, [len(row["shape"]) for row in layers], alexnet),
         "ternary": inspected["totals"].get("ternary_density"),
         "ternary_weights": inspected["totals"].get("ternary_weights", 0),
         "weights": inspected["totals"]["weights"],
         "beside": "run" if pruned else "published" if alexnet else None,
         "source": published.ALEXNET_SOURCE if alexnet else None,
     }
+
+
+def _width(pruned: Facts, shape: list[int]) -> int | None:
+    """Bits of an index of the weights that a pruning run shares, for a convolution or for a linear layer."""
+    found: int | None = pruned.get("bits_conv" if len(shape) == 4 else "bits_fc")
+    return found
+
+
+def _density_totals(rows: list[Facts], ranks: list[int], alexnet: bool) -> list[Facts]:
+    """Convolutions, linear layers, and all: mean density and width of their weights; none of kinds there are not."""
+    made = []
+    for name, wanted in (("convolutions", (4,)), ("linear layers", (2,)), ("all layers", (2, 4))):
+        chosen = [row for row, rank in zip(rows, ranks, strict=True) if rank in wanted]
+        if len(chosen) < 2 or any(row["density"] is None for row in chosen):
+            continue
+        published_pruned, published_ttq = published.ALEXNET_TOTALS[name] if alexnet else (None, None)
+        means = {key: _weighted(chosen, key) for key in ("density", "bits", "pruned")}
+        made.append({"name": name, **means, "published_pruned": published_pruned, "published_ttq": published_ttq})
+    return made
+
+
+def _weighted(rows: list[Facts], key: str) -> float | None:
+    """Mean over the weights of layers; None where one has no such number."""
+    weights = sum(row["weights"] for row in rows)
+    if not weights or any(row[key] is None for row in rows):
+        return None
+    return float(sum(row["weights"] * row[key] for row in rows) / weights)
 
 
 def _mean(scale: float | list[float] | None) -> float | None:

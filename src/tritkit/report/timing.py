@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tritkit.bench import clock
 from tritkit.bench.facts import cpu_name
-from tritkit.report.plan import family, parts
+from tritkit.report.plan import family, parts, uses_tiles
 from tritkit.runtime import Session
 
 Facts = dict[str, Any]
@@ -28,11 +28,12 @@ def time_facts(session: Session) -> Facts:
     image = noise(session)
     whole = _median(session, image)
     repeat = int(np.clip(_SECONDS * 1e6 / whole, _LEAST, 2000))
-    limit, hertz = clock.dot_products_per_cycle(), clock.hertz()
+    vectors, tiles, hertz = clock.dot_products_per_cycle(), clock.tile_products_per_cycle(), clock.hertz()
     rows = []
     for step, timed in zip(session.summary(), session.profile(image, repeat), strict=True):
         cycles = timed.microseconds * 1e-6 * hertz * session.threads if hertz else None
         rate = step.macs / cycles if cycles and step.macs else None
+        limit = tiles if uses_tiles(step.kernel) else vectors
         rows.append(
             {
                 "name": step.name,
@@ -58,7 +59,8 @@ def time_facts(session: Session) -> Facts:
         "steps": rows,
         "families": _families(rows),
         "macs": sum(row["macs"] for row in rows),
-        "limit_macs_per_cycle": limit,
+        "limit_macs_per_cycle": vectors,
+        "tile_limit_macs_per_cycle": tiles,
         "gigahertz": hertz / 1e9 if hertz else None,
         "cpu": cpu_name(),
     }

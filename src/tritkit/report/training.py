@@ -78,14 +78,17 @@ def _series(name: str, epochs: list[Facts], last: Facts) -> Facts:
     return made
 
 
-def densities(rows: list[Facts]) -> dict[str, float]:
-    """The last densities that a record has, by layer."""
-    found: dict[str, float] = {}
+def pruned_layers(rows: list[Facts]) -> dict[str, Facts]:
+    """`density` by layer, the last of a record; with `bits_conv` and `bits_fc` where its recipe shares weights."""
+    recipe = _table(next((row for row in rows if row.get("kind") == "header"), {}).get("recipe"))
+    shared = _table(recipe.get("deep_compression"))
+    widths = {key: shared[key] for key in ("bits_conv", "bits_fc") if isinstance(shared.get(key), int)}
+    found: dict[str, Facts] = {}
     for row in rows:
         for name, cell in _table(row.get("layers")).items():
             value = _number(_table(cell).get("density"))
             if value is not None:
-                found[name] = value
+                found[name] = {"density": value, **widths}
     return found
 
 
