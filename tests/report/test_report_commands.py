@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -70,8 +71,10 @@ def test_report_without_outputs_says_the_verdict(cli: Cli) -> None:
     ("words", "said"),
     [
         (("nothing.onnx",), "no file nothing.onnx"),
-        ((NAME, "-o", "/no/such/folder/r.html"), "folder that exists"),
+        ((NAME, "-o", "/no/such/folder/r.html"), "create it first"),
+        ((NAME, "-o", "/dev/null"), "no plain file"),
         ((NAME, "--float", "weights.safetensors"), "give --data"),
+        ((NAME, "--data", "sample", "--float", "weights.safetensors"), "no weights at weights.safetensors"),
         ((NAME, "--run", "no-run"), "no run record no-run"),
         ((NAME, "--bench", "no.json"), "no bench no.json"),
         ((NAME, "--data", "/no/such/data"), "/no/such/data"),
@@ -83,6 +86,25 @@ def test_mistakes_are_one_sentence(cli: Cli, words: tuple[str, ...], said: str) 
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") <= 3
+
+
+def test_a_float_network_of_another_depth_is_refused(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    tensors = {key: value.contiguous() for key, value in build("cifar-resnet8").state_dict().items()}
+    safetensors.torch.save_file(tensors, path, {"normalize_mean": "0.5,0.5,0.5", "normalize_std": "1,1,1"})
+    code, _, err = cli("report", NAME, "--data", "sample", "--float", path, "--threads", 1)
+    assert code == 2
+    assert "another network" in err
+    assert "'layer1.1.conv1'" in err
+
+
+def test_the_network_itself_is_not_overwritten(cli: Cli, network: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    shutil.copyfile(network, path)
+    for command in ("report", "pack"):
+        code, _, err = cli(command, path, "-o", path)
+        assert (code, "give another name" in err) == (2, True)
+    assert path.read_bytes() == network.read_bytes()
 
 
 def test_damaged_files_are_refused_and_write_nothing(cli: Cli, network: Path, tmp_path: Path) -> None:

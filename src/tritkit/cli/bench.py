@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from tritkit.cli.output import Facts, Json, emit, kilobytes, percent, say, table, talk
+from tritkit.cli.writing import check_place, write_place
 from tritkit.errors import UserError
 
 
@@ -39,8 +40,8 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Time a network in our engine and in others, in turn, after checking what each computes."""
-    if out is not None and not out.parent.is_dir():
-        raise UserError(f"the folder {out.parent} does not exist; create it first")
+    if out is not None:
+        check_place(out, Path(network))
     from tritkit.bench import Plan, run
 
     plan = Plan(
@@ -55,7 +56,7 @@ def command(
     )
     facts = run(plan, talk)
     if out is not None:
-        _write(out, facts)
+        write_place(out, (json.dumps(facts, indent=1) + "\n").encode())
     emit(facts, as_json, _render)
     if plan.peers is not None and _any_not_timed(facts):
         raise typer.Exit(1)
@@ -66,15 +67,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError as error:
         raise UserError(f"--batch takes whole numbers with commas, such as 1,64; given was {text!r}") from error
-
-
-def _write(path: Path, facts: Facts) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
 def _any_not_timed(facts: Facts) -> bool:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tritkit.cli.images import _PICTURES, Preprocessing, normalised, preprocessing_of, read_images
 from tritkit.cli.output import Facts, cell, emit, say, talk
-from tritkit.cli.running import model_path
+from tritkit.cli.running import file_of
 from tritkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,24 +30,13 @@ def examine(model: str, data: str | None, as_json: bool) -> int:
     """Report the findings; returns how many are faults."""
     from tritkit.diagnosis import diagnose, grouped
 
-    path = _file(model)
+    path = file_of(model)
     images = None if data is None else _images(path, data)
     if images is not None:
         talk(f"trying the network on {len(images)} images of {data}")
     report = diagnose(path, images)
     emit(report.facts(), as_json, partial(_render, groups=grouped(report.findings)))
     return 0 if report.healthy else 1
-
-
-def _file(model: str) -> Path:
-    """The model; of a run's folder its weights, or those of its last checkpoint."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return model_path(model)
-    for name in ("final.safetensors", "checkpoint.pt"):
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"{folder} has neither final.safetensors nor checkpoint.pt; give a run's folder or a model file")
 
 
 def _images(path: Path, data: str) -> NDArray[np.float32]:

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from tritkit.cli.output import Facts, Json, emit, percent, say, table
-from tritkit.cli.running import model_path
+from tritkit.cli.running import file_of
 from tritkit.cli.weights import render_weights, weight_facts
+from tritkit.cli.writing import check_place, write_place
 from tritkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _SHOWN = 60  # characters of a metadata value in the table; JSON has all of it
 
 
 def command(
-    file: Annotated[str, typer.Argument(help="An .onnx or .safetensors file, or a run's checkpoint.pt.")],
+    file: Annotated[str, typer.Argument(help="An .onnx or .safetensors file, a run's folder or checkpoint.pt.")],
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="LAYER", help="Show this layer's integers and scales.")
     ] = None,
@@ -37,7 +38,7 @@ def command(
     """
     from tritkit.inspection import inspect_file, read_weights
 
-    path = model_path(file)
+    path = file_of(file)
     if weights is None:
         if out is not None:
             raise UserError("--out saves one layer; name it: --weights LAYER")
@@ -46,7 +47,12 @@ def command(
     layer = _named(read_weights(path), weights, path)
     facts = weight_facts(layer, path)
     if out is not None:
-        facts["saved"] = str(_save(layer, out))
+        from tritkit.inspection.saving import written
+
+        data = written(layer, out)
+        check_place(out, path)
+        write_place(out, data)
+        facts["saved"] = str(out)
     emit(facts, as_json, render_weights)
 
 
@@ -57,22 +63,6 @@ def _named(layers: list[LayerWeights], name: str, path: Path) -> LayerWeights:
     names = [layer.name for layer in layers]
     near = get_close_matches(name, names, n=3) or names[:8]
     raise UserError(f"{path} has no layer {name!r} with weights; it has {', '.join(near) or 'none'}")
-
-
-def _save(layer: LayerWeights, out: Path) -> Path:
-    from tritkit.inspection.saving import written
-
-    data = written(layer, out)
-    if not out.parent.is_dir():
-        raise UserError(f"the folder {out.parent} does not exist; create it first")
-    scratch = out.with_name(f".{out.name}.part")
-    try:
-        scratch.write_bytes(data)
-        scratch.replace(out)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another place") from error
-    return out
 
 
 def _render(facts: Facts, console: Console) -> None:

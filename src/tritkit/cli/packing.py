@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tritkit.cli.output import Facts, Json, emit, percent, say, table
 from tritkit.cli.running import model_path
+from tritkit.cli.writing import check_place, write_place
 from tritkit.errors import ModelFileError, TritkitError, UserError
 
 _MOST = 1 << 31  # bytes of a file
@@ -30,11 +31,15 @@ def pack_command(
     from tritkit.packing import layer_sizes, pack, unpack
 
     path = model_path(model)
+    check_place(out, path)
     data = _read(path)
-    packed = pack(data)
+    try:
+        packed = pack(data)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     if unpack(packed) != data:
         raise TritkitError(f"{path} does not come back as it was; nothing was written. Please report this")
-    _write(out, packed)
+    write_place(out, packed)
     facts = {
         "model": str(path),
         "file": str(out),
@@ -56,11 +61,12 @@ def unpack_command(
     """
     from tritkit.packing import unpack
 
+    check_place(out, packed)
     try:
         data = unpack(_read(packed))
     except ModelFileError as error:
         raise ModelFileError(f"{packed}: {error}") from error
-    _write(out, data)
+    write_place(out, data)
     emit({"packed": str(packed), "file": str(out), "bytes": len(data)}, as_json, _render_unpacked)
 
 
@@ -73,19 +79,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _write(out: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    if not out.parent.is_dir():
-        raise UserError(f"the folder {out.parent} does not exist; create it first")
-    scratch = out.with_name(f".{out.name}.part")
-    try:
-        scratch.write_bytes(data)
-        scratch.replace(out)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another place") from error
 
 
 def _render(facts: Facts, console: Console) -> None:

@@ -15,6 +15,7 @@ from tritkit.cli.evaluation import Reading, test_images
 from tritkit.cli.images import Preprocessing, normalised
 from tritkit.cli.output import Facts, Json, emit, kilobytes, percent, say, table, talk
 from tritkit.cli.running import input_of, model_path, open_model
+from tritkit.cli.writing import check_place, write_place
 from tritkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,25 +51,20 @@ def command(
     """
     from tritkit.report import Evidence, gather, html_page, markdown_page, pictures
 
-    _check(out, markdown, data, float_weights)
     path = model_path(model)
+    for place in (out, markdown):
+        if place is not None:
+            check_place(place, path)
+    if float_weights is not None and data is None:
+        raise UserError("--float compares on labelled images; give --data DIR, or --data sample, too")
     images = None if data is None else labelled(path, data)
     parent = None if float_weights is None or images is None else _parent(float_weights, path)
     facts = gather(path, Evidence(run, pruned, bench, images, parent), threads, talk)
     if out is not None:
-        _write(out, html_page(facts, pictures(facts, images)))
+        write_place(out, html_page(facts, pictures(facts, images)).encode())
     if markdown is not None:
-        _write(markdown, markdown_page(facts))
+        write_place(markdown, markdown_page(facts).encode())
     emit(facts, as_json, partial(_render, written=[place for place in (out, markdown) if place is not None]))
-
-
-def _check(out: Path | None, markdown: Path | None, data: str | None, float_weights: str | None) -> None:
-    """Before anything takes time."""
-    for place in (out, markdown):
-        if place is not None and (place.is_dir() or not place.parent.is_dir()):
-            raise UserError(f"{place} cannot be written; name a file in a folder that exists")
-    if float_weights is not None and data is None:
-        raise UserError("--float compares on labelled images; give --data DIR, or --data sample, too")
 
 
 def labelled(path: Path, data: str) -> Labelled:
@@ -111,21 +107,17 @@ def _parent(weights: str, path: Path) -> FloatParent:
     """The network of the weights; its images are normalised as its own file says."""
     from tritkit.cli.networks import load_float_network
     from tritkit.inspection import inspect_file
-    from tritkit.report.parent import TorchParent
+    from tritkit.report.parent import TorchParent, weighted_layers
 
     net, shape, (mean, std), classes = load_float_network(weights, None)
-    names = [row["name"] for row in inspect_file(path)["layers"] if row["kind"] == "ternary"]
+    layers = inspect_file(path)["layers"]
+    given, here = set(weighted_layers(net)), {row["name"] for row in layers}
+    if given != here:
+        one = f"one has a layer {min(given ^ here)!r} and the other not"
+        raise UserError(f"{weights} holds another network than {path.name} ({one}); give the one it was made from")
+    names = [row["name"] for row in layers if row["kind"] == "ternary"]
     own = Preprocessing(shape, mean, std, classes)
     return TorchParent(net, names, lambda pixels: normalised(pixels, own, weights))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
 def _render(facts: Facts, console: Console, written: list[Path]) -> None:

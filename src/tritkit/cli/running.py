@@ -67,6 +67,17 @@ def model_path(model: str) -> Path:
     return hub(model)
 
 
+def file_of(model: str) -> Path:
+    """The same; of a run's folder its weights, or those of its last checkpoint."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model_path(model)
+    for name in ("final.safetensors", "checkpoint.pt"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder} has neither final.safetensors nor checkpoint.pt; give a run's folder or a model file")
+
+
 def input_of(session: Session) -> Preprocessing:
     """How images are prepared for the network. UserError if it does not take one image and give one row of classes."""
     if len(session.inputs) != 1 or len(session.outputs) != 1 or len(session.outputs[0].shape) != 2:

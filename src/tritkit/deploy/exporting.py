@@ -132,6 +132,8 @@ def check_target(path: Path) -> None:
         raise UserError(f"{path} is a folder; give the name of the file to write")
     if not path.parent.is_dir():
         raise UserError(f"the folder {path.parent} does not exist; create it first")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no plain file; give the name of the file to write")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"the folder {path.parent} cannot be written to; choose another place")
 

@@ -15,6 +15,11 @@ from tritkit.report.accuracy import Floats, Pixels, batch_size
 _WHOLE = 1 << 20  # a group of all input channels: one scale an output channel
 
 
+def weighted_layers(net: nn.Module) -> list[str]:
+    """Names of its convolutions and linear layers."""
+    return [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
 class TorchParent:
     """A float network in evaluation mode. names: layers that become ternary one at a time. normalise: makes its inputs,
     float32 [N, C, H, W], of uint8 images.
