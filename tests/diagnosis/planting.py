@@ -134,6 +134,11 @@ def _conv(*sizes: int, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(*sizes, groups=groups)
 
 
+def silenced(name: str, channels: int) -> Callable[[Path], None]:
+    """The packaged network, its layer's first channels far below zero."""
+    return _edited(name, _bias(slice(0, channels), -(2**29)))
+
+
 PLANTED = (
     Planted("dead-layer", "layer2.1.conv1", _edited("layer2.1.conv1", _codes(np.zeros_like))),
     Planted("dense-layer", "layer2.2.conv2", _edited("layer2.2.conv2", _codes(_filled)), ("saturated",)),
@@ -142,7 +147,7 @@ PLANTED = (
     Planted("scale-sign", "layer3.1.conv1", _edited("layer3.1.conv1", _negative)),
     Planted("saturated", "layer2.0.conv1", _edited("layer2.0.conv1", _scale_times(1 / 8))),
     Planted("wide-range", "layer2.0.add", _edited("layer2.0.add", _scale_times(16))),
-    Planted("dead-channels", "layer3.0.conv1", _edited("layer3.0.conv1", _bias(slice(0, 32), -(2**29)))),
+    Planted("dead-channels", "layer3.0.conv1", silenced("layer3.0.conv1", 32)),
     Planted("input-range", "x.quantize", _edited("x.quantize", _scale_times(16))),
     Planted("one-answer", "linear", _edited("linear", _bias(slice(3, 4), 2**29))),
     Planted("float-bytes", "hidden", _exported(_Small(_conv(4, 16, 3), ("conv",)), policies={"hidden": "float32"})),

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from planting import PLANTED, Planted, small_images
+from planting import PLANTED, Planted, silenced, small_images
 
 import tritkit
 from tritkit.cli.app import run_app
@@ -95,6 +95,14 @@ def test_binary_methods_are_dense_by_design(tmp_path: Path) -> None:
     example = torch.from_numpy(IMAGES[:16])
     tritkit.export(net, tmp_path / "net.onnx", example, calibration=[example], check=False)
     assert "dense-layer" not in {f.kind for f in diagnose(tmp_path / "net.onnx").findings}
+
+
+def test_a_quarter_of_dead_channels_is_no_fault(tmp_path: Path) -> None:
+    """The published float ResNet-56 has as many in its layer1.0.conv1."""
+    for dead, kinds in ((16, set()), (22, {"dead-channels"})):
+        path = tmp_path / f"{dead}.onnx"
+        silenced("layer3.0.conv1", dead)(path)
+        assert {f.kind for f in diagnose(path, IMAGES).findings} == kinds
 
 
 def test_negative_scale_in_trained_weights(tmp_path: Path) -> None:

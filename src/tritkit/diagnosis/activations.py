@@ -18,7 +18,7 @@ from tritkit.errors import UserError
 _CLIPPED = 0.02  # share of a tensor's codes at an end of its range; healthy ones have a thousandth
 _INPUT_CLIPPED = 0.05
 _NARROW = 64  # codes between the smallest and the largest, of 256; fewer lose two bits
-_SILENT = 0.25  # share of a layer's filters, with weights, whose result is constant
+_SILENT = 1 / 3  # share of a layer's filters, with weights, whose result is constant; of healthy ones up to a quarter
 _FEWEST_VALUES = 256  # of a channel, below which one that is seldom above zero may look silent
 FEWEST_IMAGES = 16  # below which a tensor may well stay in a part of its range, and all answers be one
 _REQUANTIZED = (g.Quantize, g.QConv, g.QGemm, g.QAdd, g.QAveragePool, g.QRescale)
