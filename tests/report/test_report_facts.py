@@ -229,6 +229,7 @@ def test_training_series(facts: Facts) -> None:
     assert found["layers"][0]["wp"] == pytest.approx([0.1, 0.2, 0.3])
     assert (found["layers"][0]["wp_first"], found["layers"][0]["density_last"]) == (0.1, 0.5 / 3)
     assert found["hours"] == pytest.approx(0.05)
+    assert [row["loss"] for row in found["milestones"]] == [2.0, 1.0, pytest.approx(2 / 3)]
     assert len(facts["weights"]["latents"]) == 2
 
 
@@ -246,6 +247,15 @@ def test_histograms_count_every_latent_once(values: np.ndarray[Any, Any], thresh
     if threshold > found["width"]:
         ratio = threshold / found["width"]
         assert ratio == pytest.approx(round(ratio)) or threshold > found["high"]
+
+
+def test_a_long_run_has_some_epochs_in_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    rows = ({"kind": "epoch", "epoch": n, "loss": float(n)} for n in range(1, 166))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = training_facts(read_run(path), [], path)["milestones"]
+    assert [row["epoch"] for row in shown] == [int(row["loss"]) for row in shown]
+    assert (len(shown), shown[0]["epoch"], shown[-1]["epoch"]) == (12, 1, 165)
 
 
 def _epoch(**fields: Any) -> str:

@@ -207,6 +207,10 @@ def training(facts: Facts) -> Iterator[Block]:
         )
     if len(found["epochs"]) > 1:
         yield Figure("curves", "training", "Loss and error of the training images over the epochs")
+        columns = (("loss", "loss", "number"), ("error on training images", "train_error", "percent2"),
+                   ("on held-out images", "held_out_error", "percent2"))  # fmt: skip
+        known = (Column(*column) for column in columns if any(v is not None for v in found[column[1]]))
+        yield Table("The same at some epochs", "training.milestones", (Column("epoch", "epoch", "count"), *known))
     if any(row["wp_last"] is not None for row in found["layers"]) and len(found["epochs"]) > 1:
         yield Figure(
             "scales", "training.layers",

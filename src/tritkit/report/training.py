@@ -15,6 +15,7 @@ from tritkit.errors import UserError
 Facts = dict[str, Any]
 _BINS = 24  # of a histogram, each side of zero, about
 _SPREAD = 3.0  # standard deviations that it shows each side
+_MILESTONES = 12  # epochs in the table of loss and errors
 _FEWEST_SHARED = 0.5  # of the record's layers that a network must have to be that of the run
 
 
@@ -57,12 +58,27 @@ def training_facts(rows: list[Facts], names: list[str], source: Path) -> Facts:
         "seed": recipe.get("seed") if isinstance(recipe.get("seed"), int) else None,
         "epochs": [int(row["epoch"]) for row in epochs if isinstance(row.get("epoch"), int)],
         **{key: [_number(row.get(key)) for row in epochs] for key in ("loss", "train_error", "held_out_error")},
+        "milestones": _milestones(epochs),
         "hours": sum(_number(row.get("seconds")) or 0.0 for row in epochs) / 3600,
         "test_error": _number(last.get("test_error")),
         "test_images": last.get("test_images") if isinstance(last.get("test_images"), int) else None,
         "notes": [str(row.get("text")) for row in rows if row.get("kind") == "note"],
         "layers": [_series(name, epochs, last) for name in shared],
     }
+
+
+def _milestones(epochs: list[Facts]) -> list[Facts]:
+    """Some epochs at even distances, the first and the last among them, for a table."""
+    chosen = np.linspace(0, len(epochs) - 1, min(len(epochs), _MILESTONES)).round().astype(int)
+    rows = [epochs[i] for i in chosen]
+    keys = ("loss", "train_error", "held_out_error")
+    return [
+        {
+            "epoch": row["epoch"] if isinstance(row.get("epoch"), int) else None,
+            **{key: _number(row.get(key)) for key in keys},
+        }
+        for row in rows
+    ]
 
 
 def _series(name: str, epochs: list[Facts], last: Facts) -> Facts:
