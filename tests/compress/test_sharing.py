@@ -125,6 +125,37 @@ def test_copy_compile_and_state() -> None:
     assert set(other.state_dict()) == set(tiny_net().state_dict())
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_autocast_leaves_weights_in_float32(shared: bool) -> None:
+    net = tiny_net()
+    prune_(net, BySparsity(0.5))
+    if shared:
+        share_(net, 3, 3)
+    x, y = batch()
+    exact = net[0].weight.clone()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(net[0].weight, exact)
+        loss = nn.functional.cross_entropy(net(x), y)
+    loss.backward()
+    assert all(p.grad.dtype == torch.float32 and bool(p.grad.isfinite().all()) for p in net.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on its way to the compiler
+@pytest.mark.parametrize("shared", [False, True])
+def test_compiled_gradients_are_the_same(shared: bool) -> None:
+    net = tiny_net()
+    prune_(net, BySparsity(0.5))
+    if shared:
+        share_(net, 3, 3)
+    x, y = batch()
+    torch.compiler.reset()
+    compiled = torch.compile(copy.deepcopy(net), backend="aot_eager", fullgraph=True)
+    for each in (net, compiled):
+        nn.functional.cross_entropy(each(x), y).backward()
+    for a, b in zip(net.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-7)
+
+
 def test_copies_are_independent() -> None:
     net = tiny_net()
     prune_(net, BySparsity(0.5))

@@ -180,6 +180,23 @@ def test_copies_are_independent_and_evaluation_is_deterministic() -> None:
     assert other[3].input_quantizer is not net[3].input_quantizer
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_autocast_keeps_low_bit_weights_and_state(preset: str) -> None:
+    net = network()
+    dorefa_(net, *PRESETS[preset])
+    other = network()
+    dorefa_(other, *PRESETS[preset])
+    exact = net[3].weight.clone()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(net[3].weight, exact)
+        loss = net(IMAGES).float().square().mean()
+    loss.backward()
+    assert all(p.grad.dtype == torch.float32 and bool(p.grad.isfinite().all()) for p in net.parameters())
+    torch.optim.SGD(net.parameters(), lr=0.1).step()
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other.eval()(IMAGES), net.eval()(IMAGES))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on its way to the compiler
 def test_it_traces_into_one_graph() -> None:
     net = network()

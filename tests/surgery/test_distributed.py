@@ -1,7 +1,11 @@
-"""Two processes with DistributedDataParallel train like one process on the whole batch, whatever the method."""
+"""Two processes with DistributedDataParallel train like one process on the whole batch, whatever the method.
+
+Deep Compression (pruned, and with shared weights) and DoReFa's low-bit activations stand beside the methods.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -10,18 +14,30 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tritkit.methods import get, names
+from tritkit.compress import BySparsity, prune_, share_
+from tritkit.low_bit import dorefa_
+from tritkit.methods import FGQ, TTQ, Residual, get, names
 from tritkit.surgery import after_step_, param_groups, ternarize_
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo backend")
 STEPS = 3
 STATE = dict[str, Tensor]
+BESIDE: dict[str, Callable[[nn.Module], object]] = {
+    "ttq, straight-through": lambda net: ternarize_(net, TTQ(init="data", latent_gradient="straight-through")),
+    "fgq, separate scales": lambda net: ternarize_(net, FGQ(group_size=2, scales="separate")),
+    "residual of two": lambda net: ternarize_(net, Residual((0.05, 0.1))),
+    "dorefa 2-2-32": lambda net: dorefa_(net, 2, 2, exclude=()),
+    "dorefa 1-2-6": lambda net: dorefa_(net, 1, 2, 6, exclude=()),
+    "pruned": lambda net: prune_(net, BySparsity(0.5)),
+    "shared": lambda net: share_(net, 3, 3),
+}
+ALL = [*names(), *BESIDE]
 
 
 def network(name: str) -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-    ternarize_(net, get(name))
+    BESIDE[name](net) if name in BESIDE else ternarize_(net, get(name))
     return net
 
 
@@ -47,7 +63,7 @@ def worker(number: int, rank: int, folder: str) -> None:
     dist.init_process_group("gloo", **group)
     try:
         part = batch().chunk(2)[rank]
-        states = {name: train(DistributedDataParallel(network(name)), part) for name in names()}
+        states = {name: train(DistributedDataParallel(network(name)), part) for name in ALL}
         torch.save(states, f"{folder}/rank{rank}.pt")
     finally:
         dist.destroy_process_group()
@@ -63,15 +79,18 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, STATE]]:
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-def draws_codes(name: str) -> bool:
-    """Whether the network's output in training depends on the random state."""
-    net, x = network(name), batch()
-    first, second = net(x), net(x)
-    return not torch.equal(first, second)
+def draws(name: str) -> bool:
+    """Whether training depends on the random state: codes that are drawn, or gradients with noise."""
+    net, found = network(name), []
+    for _ in range(2):
+        net.zero_grad()
+        net(batch()).square().mean().backward()
+        found.append([parameter.grad.clone() for parameter in net.parameters()])
+    return not all(map(torch.equal, *found))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", ALL)
 def test_two_processes_train_like_one(name: str, ranks: list[dict[str, STATE]]) -> None:
     first, second = ranks[0][name], ranks[1][name]
     alone = train(network(name), batch())
@@ -79,6 +98,6 @@ def test_two_processes_train_like_one(name: str, ranks: list[dict[str, STATE]]) 
     assert all(torch.equal(first[key], second[key]) for key in first)
     for key, parameter in network(name).named_parameters():
         assert not torch.equal(first[key], parameter)
-    if not draws_codes(name):
+    if not draws(name):
         for key, value in alone.items():
             torch.testing.assert_close(first[key], value, rtol=1e-5, atol=1e-6)

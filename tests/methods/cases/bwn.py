@@ -40,6 +40,17 @@ CASES = [
         latent_grad=[[1.0 + 1.0, 2.0 + 2.0], [4.0 + 3.0, 8.0 + 6.0], [1.0, 3.0]],
     ),
     Case(
+        # Σ g·sign(w) / 2 = (2 − 4) / 2 = −1, and (2 + 6) / 2 = 4 with both zeros counted as plus; α = 0.5 and 0.
+        title="the whole derivative: all equal, all zero",
+        method=BWN(latent_gradient="full"),
+        latent=[[0.5, -0.5], [0.0, -0.0]],
+        codes=[[1, -1], [0, 0]],
+        scale_pos=[[0.5], [0.0]],
+        scale_neg=[[0.5], [0.0]],
+        g=[[2.0, 4.0], [2.0, 6.0]],
+        latent_grad=[[-1.0 + 1.0, 1.0 + 2.0], [4.0, 4.0]],
+    ),
+    Case(
         title="one element at the edge |w| = 1",
         method=BWN(),
         latent=[[-1.0]],

@@ -71,4 +71,25 @@ CASES = [
         g=[[1.0, 2.0, 3.0, 4.0, 5.0]],
         latent_grad=[[1.0, 2.0, 3.0, 4.0, 5.0]],
     ),
+    Case(
+        # plus: 2, 2: 4, 8: k = 2. No minus. The second row keeps nothing.
+        title="a scale a sign: no weight of one sign, all equal, all zero",
+        method=FGQ(group_size=8, scales="separate"),
+        latent=[[2.0, 0.0, 2.0], [0.0, -0.0, 0.0]],
+        codes=[[1, 0, 1], [0, 0, 0]],
+        scale_pos=[[2.0], [0.0]],
+        scale_neg=[[0.0], [0.0]],
+        g=[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]],
+        latent_grad=[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]],
+    ),
+    Case(
+        title="all equal",
+        method=FGQ(),
+        latent=[[0.5, -0.5, 0.5, 0.5]],
+        codes=[[1, -1, 1, 1]],
+        scale_pos=[[0.5]],
+        scale_neg=[[0.5]],
+        g=[[1.0, 2.0, 3.0, 4.0]],
+        latent_grad=[[1.0, 2.0, 3.0, 4.0]],
+    ),
 ]

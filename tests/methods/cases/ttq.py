@@ -65,4 +65,16 @@ CASES = [
         latent_grad=[[3e-6, 5e-6]],
         scale_grads={"scale_pos": [0.0], "scale_neg": [-5.0]},  # dL/dWp = 3 would lower Wp; dL/dWn = −5 raises Wn
     ),
+    Case(
+        # Δ = 0.05 · 0.5: all are kept. Wp = Wn = 0.5.
+        title="all equal",
+        method=TTQ(init="data"),
+        latent=[[0.5, -0.5, 0.5]],
+        codes=[[1, -1, 1]],
+        scale_pos=0.5,
+        scale_neg=0.5,
+        g=[[2.0, 4.0, 6.0]],
+        latent_grad=[[1.0, 2.0, 3.0]],
+        scale_grads={"scale_pos": [8.0], "scale_neg": [-4.0]},
+    ),
 ]

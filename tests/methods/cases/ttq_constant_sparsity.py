@@ -19,6 +19,18 @@ CASES = [
         scale_grads={"scale_pos": [8.0], "scale_neg": [-4.0]},
     ),
     Case(
+        # k = round(0.4 · 4) = round(1.6) = 2
+        title="the share is rounded",
+        method=TTQConstantSparsity(),
+        latent=[[0.125, -0.25, 0.5, -0.75]],
+        codes=[[0, 0, 1, -1]],
+        scale_pos=1.0,
+        scale_neg=1.0,
+        g=[[1.0, 2.0, 3.0, 4.0]],
+        latent_grad=[[1.0, 2.0, 3.0, 4.0]],
+        scale_grads={"scale_pos": [3.0], "scale_neg": [-4.0]},
+    ),
+    Case(
         title="all equal: every weight ties",
         method=TTQConstantSparsity(),
         latent=[[0.5, -0.5, 0.5]],
@@ -39,5 +51,28 @@ CASES = [
         g=[[1.0, 2.0, 3.0]],
         latent_grad=[[1.0, 2.0, 3.0]],
         scale_grads={"scale_pos": [1.0], "scale_neg": [-2.0]},
+    ),
+    Case(
+        # k = round(0.4) = 0, Δ = 0
+        title="one element",
+        method=TTQConstantSparsity(init="data"),
+        latent=[[-0.25]],
+        codes=[[-1]],
+        scale_pos=0.25,
+        scale_neg=0.25,
+        g=[[8.0]],
+        latent_grad=[[2.0]],
+        scale_grads={"scale_pos": [0.0], "scale_neg": [-8.0]},
+    ),
+    Case(
+        title="all zero",
+        method=TTQConstantSparsity(init="data"),
+        latent=[[0.0, -0.0]],
+        codes=[[0, 0]],
+        scale_pos=1.0,
+        scale_neg=1.0,
+        g=[[1.0, 2.0]],
+        latent_grad=[[1.0, 2.0]],
+        scale_grads={"scale_pos": [0.0], "scale_neg": [0.0]},
     ),
 ]
