@@ -6,6 +6,7 @@ python scripts/docs_pages.py build/docs
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tritkit import methods
-from tritkit.cli.methods import all_methods, clauses, defaults
+from tritkit.cli.methods import all_beside, all_methods, clauses, defaults
 
 ROOT = Path(__file__).resolve().parent.parent
 _PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)#\s]+)\)")
@@ -35,18 +36,20 @@ def gather(folder: Path) -> None:
     for source, target in pages.items():
         target.write_text(_relinked(source.read_text(), source, folder, pages))
     shutil.copyfile(ROOT / "docs" / "site.css", folder / "site.css")
-    for row in all_methods():
+    for row in [*all_methods(), *all_beside()]:
         (folder / "methods" / f"{row['name']}.md").write_text(method_page(row))
     (folder / "methods" / "index.md").write_text(_list_of_methods())
 
 
 def method_page(row: dict[str, Any]) -> str:
     """What `tritkit methods NAME` says, as a page."""
-    cls = methods.method_class(row["name"])
+    if "class" in row:
+        told, call = methods.method_class(row["name"]), f"`{row['class']}({defaults(row)})`"
+    else:
+        told, call = importlib.import_module(row["module"]), f"In a recipe `[{row['table']}]`: `{defaults(row)}`"
     formulas = "\n".join(f"    {clause}" for clause in clauses(row["summary"]))
-    fields = f"`{row['class']}({defaults(row)})`" if row["parameters"] else f"`{row['class']}()`"
     paper = re.sub(r"https://\S+", r"<\g<0>>", row["paper"])
-    return f"# {row['name']}\n\n{paper}\n\n{formulas}\n\n{fields}\n\n{prose(inspect.getdoc(cls) or '')}\n"
+    return f"# {row['name']}\n\n{paper}\n\n{formulas}\n\n{call}\n\n{prose(inspect.getdoc(told) or '')}\n"
 
 
 def prose(docstring: str) -> str:
@@ -66,7 +69,8 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _list_of_methods() -> str:
-    rows = [f"- [{row['name']}]({row['name']}.md): {row['paper'].rsplit(', ', 1)[0]}" for row in all_methods()]
+    every = [*all_methods(), *all_beside()]
+    rows = [f"- [{row['name']}]({row['name']}.md): {row['paper'].rsplit(', ', 1)[0]}" for row in every]
     return "\n".join(["# One page a method", "", "[All in a table, and which to take](../methods.md).", "", *rows, ""])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tritkit import methods
-from tritkit.cli.methods import all_methods, clauses, defaults
+from tritkit.cli.methods import all_beside, all_methods, clauses, defaults
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
 BEGIN, END = "<!-- made by scripts/methods_page.py -->\n", "<!-- end -->\n"
@@ -32,13 +32,15 @@ def page(text: str) -> str:
 
 def table() -> str:
     lines = ["| name | formulas | fields and defaults | weights in the file | paper |", "|---|---|---|---|---|"]
-    return "\n".join([*lines, *map(_line, all_methods())]) + "\n"
+    return "\n".join([*lines, *map(_line, [*all_methods(), *all_beside()])]) + "\n"
 
 
 def _line(row: dict[str, Any]) -> str:
     formulas = "<br>".join(f"`{clause}`" for clause in clauses(row["summary"]))
     fields = "<br>".join(f"`{field}`" for field in defaults(row).split(", ")) if row["parameters"] else "none"
-    cells = [f"`{row['name']}` (`{row['class']}`)", formulas, fields, _values(row["name"]), row["paper"]]
+    where = row["class"] if "class" in row else row["module"]
+    values = row["file"] if "file" in row else _values(row["name"])
+    cells = [f"`{row['name']}` (`{where}`)", formulas, fields, values, row["paper"]]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -117,6 +117,21 @@ def test_methods(cli: Cli) -> None:
     assert "dL/dWn" in cli("methods", "ttq")[1]
 
 
+def test_methods_that_are_tables_of_a_recipe(cli: Cli) -> None:
+    rows = json.loads(cli("methods", "--json")[1])["beside"]
+    assert [row["name"] for row in rows] == ["deep-compression", "dorefa-low-bit"]
+    assert rows[0]["parameters"]["bits_conv"] == 8
+    assert rows[0]["parameters"]["share_epoch"] is None  # must be given
+    assert rows[1]["parameters"] == {"weight_bits": 1, "activation_bits": 32, "gradient_bits": 32}
+    table = cli("methods")[1]
+    for row in rows:
+        code, text, _ = cli("methods", row["name"])
+        assert code == 0
+        assert row["paper"] in text
+        assert f"[{row['table']}]" in text
+        assert any(line.startswith(row["name"]) for line in table.splitlines())
+
+
 def test_recipes(cli: Cli, tmp_path: Path) -> None:
     rows = json.loads(cli("recipes", "ls", "--json")[1])["recipes"]
     assert rows

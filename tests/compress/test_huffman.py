@@ -68,6 +68,10 @@ def test_lengths_are_optimal(counts: list[int]) -> None:
         assert sum(Fraction(1, 2**length) for length, _ in used) == 1  # Kraft
 
 
+def test_the_longest_code_is_as_short_as_an_optimal_code_allows() -> None:
+    assert code_lengths(np.array([1, 1, 2, 2])).tolist() == [2, 2, 2, 2]  # 3, 3, 2, 1 takes the same 12 bits
+
+
 def test_the_entropy_bound() -> None:
     symbols = np.minimum(np.random.default_rng(0).geometric(0.3, 20_000), 255).astype(np.uint8)
     share = np.bincount(symbols) / len(symbols)

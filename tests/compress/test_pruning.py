@@ -41,6 +41,13 @@ def test_by_deviation_again_looks_at_what_is_left() -> None:
     assert masks(net)["0"].tolist() == [[True, False, False, False]]
 
 
+def test_pruning_less_brings_nothing_back() -> None:
+    net = nn.Sequential(_linear([4.0, 0.5, -2.0, 1.5]))
+    prune_(net, BySparsity(0.75))
+    prune_(net, BySparsity(0.25))  # alone it would keep two of the zeros
+    assert masks(net)["0"].tolist() == [[True, False, False, False]]
+
+
 @pytest.mark.parametrize(
     ("sparsity", "kept"),
     [

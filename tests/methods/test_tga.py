@@ -144,15 +144,19 @@ def test_window_gradient_is_that_of_the_ramp() -> None:
     assert float(ternarizer.threshold.grad) == pytest.approx(numeric, rel=1e-6)
 
 
-def conv_gradient(method: Method, norm: bool) -> tuple[float, float]:
+def conv_gradient(
+    method: Method, norm: bool, dtype: torch.dtype = torch.float64, half: bool = False
+) -> tuple[float, float]:
     """dL/dΔ of one convolution, and Σ |g·codes| · dS/dΔ at most, which it would be without cancelling."""
     torch.manual_seed(3)
-    conv = nn.Conv2d(3, 6, 3, bias=False).double()
+    conv = nn.Conv2d(3, 6, 3, bias=False).to(dtype)
     ternarize_(conv, method)
-    y = conv(torch.randn(4, 3, 7, 7).double())
-    if norm:
-        y = functional.batch_norm(y, None, None, training=True, eps=1e-12)
-    (torch.tanh(y) * torch.randn(4, 6, 5, 5).double()).sum().backward()
+    x, g = torch.randn(4, 3, 7, 7).to(dtype), torch.randn(4, 6, 5, 5).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        y = conv(x)
+        if norm:
+            y = functional.batch_norm(y, None, None, training=True, eps=1e-12)
+    (torch.tanh(y) * g).sum().backward()
     return float(ternarizer_of(conv).threshold.grad), float(latent_of(conv).grad.abs().sum())
 
 
@@ -162,6 +166,15 @@ def test_batch_norm_stops_the_closed_form_and_not_the_window() -> None:
         moved, _ = conv_gradient(TGAWindow(0.2, window=0.3), norm)
         assert (abs(still) < 1e-9 * size) is norm
         assert abs(moved) > 1e-3 * size
+
+
+def test_bfloat16_leaves_a_remainder_behind_batch_norm() -> None:
+    """What the docstring says of it: rounding, not the loss, then moves Δ."""
+    for method in (TGA(0.05), TGA(0.2)):
+        exact, size = conv_gradient(method, True, torch.float32)
+        rounded, _ = conv_gradient(method, True, torch.float32, half=True)
+        assert abs(exact) < 1e-6 * size
+        assert abs(rounded) > 1e-5 * size
 
 
 @pytest.mark.parametrize("method", [TGA(), TGAWindow()], ids=repr)

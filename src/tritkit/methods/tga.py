@@ -45,8 +45,13 @@ class TGA(Method):
         dL/dw = S · g    latent_gradient="scaled": without it, dcodes/dw = 1
 
     dL/dΔ reaches Δ through S alone. In front of a batch norm in training S does not matter, so that Σ g·codes = 0 but
-    for the norm's ε, and Δ stays where it starts, whatever the learning rate. It moves in classifiers, and where a
-    residual sum comes before the norm; `TGAWindow` moves it everywhere. Run records show each layer's Δ.
+    for the norm's ε, and Δ stays where it starts. It moves in classifiers, and where a residual sum comes before the
+    norm; `TGAWindow` moves it everywhere. Run records show each layer's Δ.
+
+    What is left of a sum that should be 0 is no signal. In bfloat16, rounding leaves 1e-5 of Σ |g| or more, and at the
+    learning rate of the weights Δ wanders by it; Adam, which divides by the size of the gradient, makes steps of any
+    remainder. So a Δ behind batch norm that moved need not have learned anything. Train in float32 with SGD to see it
+    stay, or hold it with a small `scale_lr`.
 
     Parameters: `threshold`, shape [1], in the weight's dtype: Δ = |threshold|. Do not decay it. Both scales are S. The
     paper makes all layers ternary, the first and the last too: exclude none.

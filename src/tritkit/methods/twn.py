@@ -27,7 +27,7 @@ class TWN(StraightThroughMethod):
     Gradient: dL/dw = dL/dweight, unclipped; none through Δ and α.
     Parameters: none. Scales: one element, or [O, 1, ..., 1] with per="channel".
 
-    threshold_factor: positive; 0.7 is the paper's, between the optima of its models: 0.767 for Gaussian
+    threshold_factor: 0 or more; 0.7 is the paper's, between the optima of its models: 0.767 for Gaussian
         weights, 2/3 for uniform ones (the authors' later code uses 0.75 with per="channel").
     per: "tensor" (the paper: one scale a layer) or "channel" (one an output channel).
     """
