@@ -134,26 +134,34 @@ def compare_pairs(data: str | None) -> None:
     wrong = {label: mistakes(label, test) for label in dict.fromkeys(label for pair in PAIRS for label in pair)}
     rows = []
     for first, second in PAIRS:
-        one, other = (int((wrong[a] & ~wrong[b]).sum()) for a, b in ((first, second), (second, first)))
-        z = (one - other) / math.sqrt(max(1, one + other))
-        names = {"first": first, "second": second}
-        rows.append({**names, "only_first_wrong": one, "only_second_wrong": other, "p": math.erfc(abs(z) / 2**0.5)})
+        rows.append({"first": first, "second": second, **mcnemar(wrong[first], wrong[second])})
     (RESULTS / "pairs.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def mcnemar(first: Any, second: Any) -> dict[str, float]:
+    """Two networks by the images [N] that each gets wrong."""
+    one, other = int((first & ~second).sum()), int((second & ~first).sum())
+    z = (one - other) / math.sqrt(max(1, one + other))
+    return {"only_first_wrong": one, "only_second_wrong": other, "p": math.erfc(abs(z) / 2**0.5)}
 
 
 def mistakes(label: str, test: Any) -> Any:
     """bool [N]: the images that the network of a run gives another class than theirs."""
+    from tritkit.train import load_trained
+
+    return wrong_images(*load_trained(RESULTS / label / "final.safetensors"), test)
+
+
+def wrong_images(net: Any, recipe: Any, test: Any) -> Any:
+    """bool [N]: the images that `net` gives another class than theirs."""
     import torch
 
     from tritkit.data import normalise
-    from tritkit.train import load_trained
 
-    net, _ = load_trained(RESULTS / label / "final.safetensors")
-    recipe = finished()[label][0]["recipe"]
     parts = []
     with torch.no_grad(), torch.nn.utils.parametrize.cached():
         for images in test.images.split(500):
-            parts.append(net.eval()(normalise(images, recipe["mean"], recipe["std"])).argmax(1))
+            parts.append(net.eval()(normalise(images, recipe.mean, recipe.std)).argmax(1))
     return torch.cat(parts) != test.labels
 
 

@@ -56,9 +56,10 @@ class TGA(Method):
     Parameters: `threshold`, shape [1], in the weight's dtype: Δ = |threshold|. Do not decay it. Both scales are S. The
     paper makes all layers ternary, the first and the last too: exclude none.
 
-    Not the paper's: Δ = |parameter|, so that it never turns negative, and σ of at least 1 % of |μ| + Δ, which only
-    (nearly) equal weights notice. The paper was not at hand: the formulas follow descriptions of it, and its starting
-    point is taken from the authors' earlier code.
+    Not the paper's: one step moves Δ and w, where the paper moves Δ first, ternarizes again, and then moves w;
+    Δ = |parameter|, so that it never turns negative; and σ of at least 1 % of |μ| + Δ, which only (nearly) equal
+    weights notice. The paper was not at hand: the formulas follow descriptions of it, and its starting point is taken
+    from the authors' earlier code.
 
     threshold: Δ starts at this share of max|w|, in [0, 1).
     latent_gradient: see above.
