@@ -179,7 +179,7 @@ def pair_lines() -> list[str]:
     for row in json.loads(path.read_text()):
         counts = f"{row['only_first_wrong']} | {row['only_second_wrong']}"
         lines.append(f"| {row['first']} | {row['second']} | {counts} | {row['p']:.2g} |")
-    return lines
+    return [*lines, "", "Why the order is what it is: [order.md](order.md), by `python benchmarks/method_order.py`."]
 
 
 def draw_curves(records: dict[str, list[dict[str, Any]]]) -> None:
