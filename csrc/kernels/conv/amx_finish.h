@@ -90,5 +90,5 @@ class Finisher {
   int64_t row_ = 0, column_ = 0, y_ = 0, r_ = 0;
   const int32_t* tile_sums_ = nullptr;  // those of position 0
   Pixels pixels_;
-  alignas(64) int32_t sums_[64 * 16];
+  alignas(64) int32_t sums_[(64 + kSums) * 16];  // finish_ takes whole groups, past the last pixel too
 };
