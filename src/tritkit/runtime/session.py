@@ -93,8 +93,8 @@ class Session:
     tuned: a file that keeps what "auto" found, so that the next session opens without trying. It is made where it is
         missing, and made anew where it belongs to another network, CPU, version or number of threads; `session.tuned`
         says in a sentence what became of it. The result never depends on it.
-    isa: use no newer instructions than these ("scalar", "avx2", "avxvnni", "avx512vnni", "amx"); None: all this CPU has;
-        TRITKIT_ISA overrides it. The result never depends on it.
+    isa: use no newer instructions than these ("scalar", "avx2", "avxvnni", "avx512vnni", "amx"); None: all this CPU
+        has; TRITKIT_ISA overrides it. The result never depends on it.
 
     Raises ModelFileError for a damaged file, UnsupportedError for an operation we do not run, UserError for bad
     options.
