@@ -91,7 +91,7 @@ def beside(folder: Path) -> Iterator[str]:
 def machine(rows: list[dict[str, Any]]) -> Iterator[str]:
     """What the records were measured on, and with."""
     limits = [r["limit_macs_per_cycle"] for r in rows if r["limit_macs_per_cycle"]]
-    limit = f"{max(limits):g} int8 products a cycle and core" if limits else "no dot product instruction"
+    limit = f"{max(limits):g} int8 products a cycle and core" if limits else "no instruction for int8 products"
     for facts in {json.dumps(_lasting(r), sort_keys=True): _lasting(r) for r in rows}.values():
         caches = ", ".join(f"{name} {size}" for name, size in facts["caches"].items())
         memory = facts["memory_bytes"] / 2**30

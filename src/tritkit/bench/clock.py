@@ -60,6 +60,11 @@ def tile_products_per_cycle() -> float | None:
     return _rate(_tile_loop(), _TILE_PASSES)
 
 
+def products_per_cycle() -> float | None:
+    """That of the faster of both; None if this process has neither."""
+    return max((rate for rate in (dot_products_per_cycle(), tile_products_per_cycle()) if rate), default=None)
+
+
 def _rate(found: tuple[Loop, int] | None, passes: int) -> float | None:
     speed = hertz()
     if found is None or speed is None:

@@ -43,7 +43,7 @@ def run(plan: Plan, say: Say = lambda line: None) -> dict[str, Any]:
     say(f"making {plan.network}")
     machine = machine_facts(plan.cpus())
     work = make(plan)
-    limit = clock.dot_products_per_cycle()
+    limit = clock.products_per_cycle()
     cells = [_Cell(plan, work, batch, wanted, limit, say).run() for batch in plan.batches]
     return {
         "format": FORMAT,

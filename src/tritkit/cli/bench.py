@@ -91,7 +91,7 @@ def _render(facts: Facts, console: Console) -> None:
     if limit:
         say(
             console,
-            f"Limit: {limit:g} int8 products a cycle and core, as the dot product instruction reaches them here.",
+            f"Limit: {limit:g} int8 products a cycle and core, as the CPU's fastest instruction for them reaches here.",
         )
     say(console, "Ratio: tritkit's median over that engine's. Zero weights count as products.")
 
