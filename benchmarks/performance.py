@@ -70,11 +70,11 @@ def commit() -> str:
     return found.stdout.strip()
 
 
-def measure(cell: Cell, seconds: float) -> dict[str, object]:
-    """The record of a cell."""
+def measure(cell: Cell, seconds: float, peers: tuple[str, ...]) -> dict[str, object]:
+    """The record of a cell, with all peers if none is named."""
     from tritkit.bench import Plan, run
 
-    plan = Plan(cell.network, cell.density, cell.scales, (cell.batch,), cell.threads, seconds=seconds)
+    plan = Plan(cell.network, cell.density, cell.scales, (cell.batch,), cell.threads, peers or None, seconds)
     return {"commit": commit(), "seconds": seconds, **run(plan, lambda line: print(f"  {line}", file=sys.stderr))}
 
 
@@ -91,6 +91,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="*", help="pattern of record names, such as 'resnet18*-t2-*'")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure each cell")
+    parser.add_argument("--peers", default="", help="only these engines, with commas; default: all installed")
     parser.add_argument("--again", action="store_true", help="measure records that exist anew")
     args = parser.parse_args()
     here = machine_folder()
@@ -102,7 +103,7 @@ def main() -> int:
             continue
         print(cell.name, flush=True)
         try:
-            record = measure(cell, args.seconds)
+            record = measure(cell, args.seconds, tuple(filter(None, args.peers.split(","))))
         except Exception as error:  # a cell that fails must not cost the others
             print(f"    {type(error).__name__}: {error}", file=sys.stderr)
             failed.append(cell.name)
