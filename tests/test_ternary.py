@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tritkit.errors import UserError
-from tritkit.ternary import Ternary, pack_codes, unpack_codes
+from tritkit.ternary import Ternary, pack_codes, powers_of_two, unpack_codes
 
 PROFILE = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -259,3 +259,54 @@ class TestCodebook:
         snapped = value.snap()
         assert torch.equal(snapped.scale_pos, value.scale_pos)
         assert snapped.scale_pos is snapped.scale_neg
+
+
+class TestPowersOfTwo:
+    @pytest.mark.parametrize(
+        ("scales", "counts", "wanted"),
+        [
+            ([1.0, 2.0, 64.0, 0.0], [1, 1, 1, 1], [1.0, 2.0, 64.0, 0.0]),
+            # 1 and 2 units: (1 + 2 · 2.4) / (1 + 4) = 1.16; 1 and 1: 1.7 and 30 times the error
+            ([1.0, 2.4], [1, 1], [1.16, 2.32]),
+            # 1 and 1 unit: (3 + 3 · 4) / 4 = 3.75, error 0.5625 + 3 · 0.0625 = 0.75; 1 and 2: 27 / 13 and 0.92
+            ([3.0, 4.0], [1, 3], [3.75, 3.75]),
+            # 64 times is the most: (1 + 64 · 1000) / (1 + 64²)
+            ([1.0, 1000.0], [1, 1], [64001 / 4097, 64 * 64001 / 4097]),
+            # what does not count takes the nearest power of the unit that the others want: 6 is nearer to 4 and to 8
+            ([1.0, 5.0, 7.0], [1, 0, 0], [1.0, 4.0, 8.0]),
+            ([0.0, 0.0], [3, 3], [0.0, 0.0]),
+            ([2.0, 5.0], [0, 0], [0.0, 0.0]),
+        ],
+    )
+    def test_by_hand(self, scales: list[float], counts: list[int], wanted: list[float]) -> None:
+        found = powers_of_two(torch.tensor([scales]), torch.tensor([counts]))
+        assert found.tolist() == [pytest.approx(wanted, rel=1e-6)]
+
+    def test_no_other_unit_is_better(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        scales = torch.rand(20, 9, generator=generator, dtype=torch.float64).pow(3)
+        counts = torch.randint(1, 5, (20, 9), generator=generator)
+        found = powers_of_two(scales, counts)
+        for row, count, mine in zip(scales.numpy(), counts.numpy(), found.numpy(), strict=True):
+            units = row.max() * 2 ** np.linspace(-8, 1, 5000)
+            grid = units[:, None] * 2 ** np.arange(7)  # [U, 7]
+            nearest = np.abs(row[:, None] - grid[:, None, :]).min(axis=2)  # [U, 9]
+            assert (count * (mine - row) ** 2).sum() <= (count * nearest**2).sum(axis=1).min() * (1 + 1e-9)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_values_are_exact_powers_and_stay(self, dtype: torch.dtype) -> None:
+        scales = torch.rand(8, 50, generator=torch.Generator().manual_seed(1)).to(dtype)
+        counts = torch.ones(8, 50)
+        found = powers_of_two(scales, counts)
+        ratio = found.double() / found.double().amin(dim=1, keepdim=True)
+        assert found.dtype == dtype
+        assert set(ratio.unique().tolist()) <= {1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0}
+        assert torch.equal(powers_of_two(found, counts), found)
+
+    def test_the_codebook_holds_powers_only(self) -> None:
+        value = random_codes(6, 40, 3, 3)
+        pos, neg = torch.rand(2, 6, 90, generator=torch.Generator().manual_seed(2)).clamp(min=1e-4)
+        both = powers_of_two(torch.cat([pos, neg], dim=1), torch.ones(6, 180))
+        pos, neg = (side.reshape(6, 10, 3, 3) for side in both.chunk(2, dim=1))
+        book = Ternary(value, pos, neg, group_size=4).codebook()
+        assert set(torch.cat([book.p, book.n]).unique().tolist()) == {1, 2, 4, 8, 16, 32, 64}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tritkit.errors import UserError
 
-__all__ = ["CODEBOOK_LIMIT", "Codebook", "Ternary", "pack_codes", "unpack_codes"]
+__all__ = ["CODEBOOK_LIMIT", "Codebook", "Ternary", "pack_codes", "powers_of_two", "unpack_codes"]
 
 CODEBOOK_LIMIT = 64
 """Largest integer in a codebook: u8 × 64 + u8 × 64 fits the int16 of the AVX2 byte product, 65 would not."""
@@ -177,6 +177,35 @@ class Ternary:
         plus = (codes > 0).any(dim=1, keepdim=True)
         minus = (codes < 0).any(dim=1, keepdim=True)
         return torch.where(plus | ~minus, pos, neg), torch.where(minus | ~plus, neg, pos)
+
+
+def powers_of_two(scales: Tensor, counts: Tensor, limit: int = CODEBOOK_LIMIT) -> Tensor:
+    """Scales [R, M] ≥ 0 with each row on a grid unit · {1, 2, 4, ... limit}, in their shape and dtype.
+
+    counts: [R, M] ≥ 0, how much each scale weighs, such as the number of its codes that are not zero. The unit of a
+    row is the one, of all there are, with the least Σ counts · (scale − grid value)², each scale going to its nearest
+    grid value (halfway up to the next: to the lower). Zeros stay zero, and a row without counts becomes zero.
+    The codebook of such scales holds powers of two only.
+    """
+    each = scales.to(torch.float64)
+    weight = torch.where(scales > 0, counts, 0).to(torch.float64)
+    powers = 2.0 ** torch.arange(limit.bit_length() - 1, dtype=torch.float64, device=scales.device)  # [P]: 1 .. limit/2
+    # With a huge unit all are nearest to 1 of it. As it falls below scale / (1.5 · 2^k), 2^k turns into 2^(k+1), which
+    # changes along = Σ counts · scale · 2^k and size = Σ counts · 4^k. The best unit for some powers is along / size,
+    # and its error is less than without it by along² / size.
+    turns = (each[:, :, None] / (1.5 * powers)).flatten(1)
+    order = turns.argsort(dim=1, descending=True, stable=True)
+    steps = ((weight * each)[:, :, None] * powers, weight[:, :, None] * 3 * powers.square())
+    first = ((weight * each).sum(dim=1, keepdim=True), weight.sum(dim=1, keepdim=True))
+    along, size = (
+        torch.cat([one, one + step.flatten(1).gather(1, order).cumsum(dim=1)], dim=1)
+        for one, step in zip(first, steps, strict=True)
+    )
+    size = size.clamp(min=torch.finfo(torch.float64).tiny)
+    best = (along / size.sqrt()).argmax(dim=1, keepdim=True)
+    unit = (along.gather(1, best) / size.gather(1, best)).to(scales.dtype)  # rounded first: its powers are then exact
+    exponent = (each[:, :, None] > 1.5 * powers * unit.to(torch.float64)[:, :, None]).sum(dim=2)
+    return torch.where(scales > 0, unit * 2.0**exponent, 0.0).to(scales.dtype)
 
 
 def pack_codes(codes: Tensor) -> Tensor:

@@ -134,6 +134,7 @@ VARIANTS = [  # settings with code of their own
     BWN(latent_gradient="full"),
     DoReFa(weight_bits=2),
     FGQ(group_size=2, group="kernels", scales="separate"),
+    FGQ(group_size=2, scales="separate", multipliers="power-of-two"),
     LSQ(per="channel"),
     Residual(thresholds=(0.05, 0.1)),
     TGA(latent_gradient="scaled"),

@@ -149,6 +149,22 @@ def test_training_computes_with_the_projected_weight(name: str, group: str) -> N
     assert torch.equal(out != 0, weight.abs() > ternarizer.delta(weight))
 
 
+@pytest.mark.parametrize("scales", ["shared", "separate"])
+@pytest.mark.parametrize("group", ["weights", "kernels"])
+def test_power_of_two_multipliers_keep_the_codes(scales: str, group: str) -> None:
+    any_, powers = (get("fgq", group=group, scales=scales, multipliers=name) for name in ("any", "power-of-two"))
+    weight = random_weight(4, 10, 3, 3)
+    value, truth = powers.project(weight), any_.project(weight)
+    assert torch.equal(value.codes, truth.codes)
+    book = value.codebook()
+    assert set(torch.stack([book.p, book.n]).unique().tolist()) <= {1, 2, 4, 8, 16, 32, 64}
+    assert len(set(truth.codebook().p.unique().tolist())) > 7
+    change = squared_error(weight, powers) - squared_error(weight, any_)
+    assert 0 < change <= float(truth.dequantize().square().sum()) / 9  # a scale of 1.5 units goes a third of itself
+    assert torch.equal(powers.project(value.dequantize()).codes, value.codes)
+    torch.testing.assert_close(powers.project(value.dequantize()).dequantize(), value.dequantize())
+
+
 def test_a_huge_group_takes_no_memory() -> None:
     value = FGQ(group_size=10**12).project(random_weight(2, 3))
     assert value.scale_pos.shape == (2, 1)
@@ -163,6 +179,7 @@ def test_a_huge_group_takes_no_memory() -> None:
         ({"group_size": True}, "got True"),
         ({"group": "rows"}, "group must be one of 'weights', 'kernels', got 'rows'"),
         ({"scales": "two"}, "scales must be one of 'shared', 'separate', got 'two'"),
+        ({"multipliers": "even"}, "multipliers must be one of 'any', 'power-of-two', got 'even'"),
     ],
 )
 def test_bad_fields_say_what_is_allowed(fields: dict[str, object], message: str) -> None:

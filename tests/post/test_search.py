@@ -140,3 +140,38 @@ def test_solving_finds_the_weights_behind_the_outputs() -> None:
     x, truth = np.random.default_rng(0).normal(size=(200, 9)), np.random.default_rng(1).normal(size=(3, 9))
     h, c = torch.from_numpy(x.T @ x), torch.from_numpy(truth @ x.T @ x)
     assert np.allclose(search.solved(torch.zeros(3, 9, dtype=torch.float64), h, c).numpy(), truth)
+
+
+def test_powers_of_two_where_inputs_are_strong_count_more() -> None:
+    """One unit for the scales 3 and 4, whose inputs have the mean squares given: (1 · 3 + 3 · 4) / 4 = 3.75."""
+    layout = Layout.of(FGQ(1, multipliers="power-of-two"), torch.Size((1, 2)))
+    scales = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    rows = Rows(layout, torch.tensor([[1.0, -1.0]], dtype=torch.float64), scales, scales)
+    for squares, wanted in (((1.0, 3.0), (3.75, 3.75)), ((0.0, 3.0), (4.0, 4.0))):
+        found = search.rounded(rows, torch.tensor(squares, dtype=torch.float64).diag())
+        assert found.pos.tolist() == [pytest.approx(wanted)]
+        assert found.weights().tolist() == [pytest.approx([wanted[0], -wanted[1]])]
+    same = Layout.of(FGQ(1), torch.Size((1, 2)))
+    assert search.rounded(Rows(same, rows.codes, scales, scales), torch.eye(2).double()).pos is scales
+
+
+@pytest.mark.parametrize("scales", ["shared", "separate"])
+def test_powers_of_two_chosen_during_compensation_are_better_than_rounded_ones(scales: str) -> None:
+    layout = Layout.of(FGQ(3, scales=scales, multipliers="power-of-two"), torch.Size((6, 8, 3, 3)))  # type: ignore[arg-type]
+    w, h = _random(6, 72), _hessian(72)
+    rounded = search.rounded(search.compensated(w, layout, h), h)
+    chosen = search.compensated(w, layout, h, search.of_grid(rounded))
+    for side in (chosen.pos, chosen.neg):
+        steps = (torch.maximum(rounded.pos, rounded.neg).amax(dim=1, keepdim=True) / side).log2()
+        assert torch.allclose(steps, steps.round())
+        assert 0 <= float(steps.min()) <= float(steps.max()) <= 6
+    assert _loss(w, chosen, h) < _loss(w, rounded, h)
+
+
+def test_the_power_of_two_with_the_nearest_codes_is_taken() -> None:
+    """3.2 and 0.9 leave 0.8² + 0.9² with 4 and 1.2² + 0.9² with 2; 2.2 and 0.9 leave 0.2² + 0.9² with 2."""
+    layout = Layout.of(FGQ(2, multipliers="power-of-two"), torch.Size((1, 2)))
+    four = torch.full((1, 1), 4.0, dtype=torch.float64)
+    choose = search.of_grid(Rows(layout, torch.ones(1, 2, dtype=torch.float64), four, four))
+    for weights, wanted in (((3.2, -0.9), 4), ((2.2, 0.9), 2), ((0.0, 0.06), 0.0625), ((9.0, 9.0), 4)):
+        assert [float(s) for s in choose(0, torch.tensor([weights], dtype=torch.float64))] == [wanted, wanted]

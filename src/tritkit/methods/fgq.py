@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from tritkit.errors import UserError
 from tritkit.methods._base import StraightThroughMethod, check_choice, where_positive
+from tritkit.ternary import powers_of_two
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class FGQ(StraightThroughMethod):
         depthwise layers, with their one input channel, need this). The same for linear layers.
     scales: "shared" (α for both signs, the paper's) or "separate" (the optimum above for the positive and for the
         negative weights of a group on their own: Wp and Wn with Δp and Δn; never a larger error).
+    multipliers: "any" (in the file, each α is 1 to 64 units of its output) or "power-of-two" (1, 2, 4, ... 64 units:
+        a shift does it. The codes stay; the α of an output are rounded together, by the unit with the least sum of
+        squared changes of its weights: `tritkit.ternary.powers_of_two`).
     """
 
     name: ClassVar[str] = "fgq"
@@ -51,12 +55,14 @@ class FGQ(StraightThroughMethod):
     group_size: int = 4
     group: Literal["weights", "kernels"] = "weights"
     scales: Literal["shared", "separate"] = "shared"
+    multipliers: Literal["any", "power-of-two"] = "any"
 
     def __post_init__(self) -> None:
         if not isinstance(self.group_size, int) or isinstance(self.group_size, bool) or self.group_size < 1:
             raise UserError(f"group_size must be a whole number of input channels, 1 or more, got {self.group_size!r}")
         check_choice("group", self.group, ("weights", "kernels"))
         check_choice("scales", self.scales, ("shared", "separate"))
+        check_choice("multipliers", self.multipliers, ("any", "power-of-two"))
 
     def scale_group(self, weight: Tensor) -> int:
         _check_channels(weight)
@@ -70,9 +76,17 @@ class FGQ(StraightThroughMethod):
         return torch.where(weight > 0, self._each(plus, weight), self._each(minus, weight))
 
     def scale(self, weight: Tensor, codes: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if self.scales == "shared":
-            return self._mean(weight, codes)
-        return self._mean(weight, codes.clamp(min=0)), self._mean(weight, codes.clamp(max=0))
+        sides = [codes] if self.scales == "shared" else [codes.clamp(min=0), codes.clamp(max=0)]
+        counts = [self._groups(side != 0).sum(dim=-1) for side in sides]
+        means = [
+            self._groups(weight * side).sum(dim=-1) / count.clamp(min=1)  # of |w| over the codes that are not zero
+            for side, count in zip(sides, counts, strict=True)
+        ]
+        if self.multipliers == "power-of-two":
+            rounded = powers_of_two(torch.cat(means, dim=1).flatten(1), torch.cat(counts, dim=1).flatten(1))
+            means = list(rounded.view(len(weight), -1, means[0].shape[2]).chunk(len(sides), dim=1))
+        scales = [self._for_ternary(mean, weight) for mean in means]
+        return scales[0] if len(scales) == 1 else (scales[0], scales[1])
 
     def multiplications(self, shape: tuple[int, ...]) -> int:
         """Multiplications for one position of the output of a layer with weights of `shape` [O, I, ...], as the paper
@@ -86,12 +100,6 @@ class FGQ(StraightThroughMethod):
         most = 1 if self.scales == "shared" else 2
         each = whole * min(most, self.group_size * weights) + min(most, rest * weights)
         return outputs * clusters * each
-
-    def _mean(self, weight: Tensor, codes: Tensor) -> Tensor:
-        """mean |w| over the codes that are not zero, for each group, in `Ternary`'s shape of group scales."""
-        kept = self._groups(weight * codes).sum(dim=-1)  # Σ |w| over the kept weights
-        count = self._groups(codes != 0).sum(dim=-1)
-        return self._for_ternary(kept / count.clamp(min=1), weight)
 
     def _groups(self, value: Tensor) -> Tensor:
         """[O, I, ...] as [O, G, P, n] with one group in the last dimension, zeros after a short one; P positions."""

@@ -6,14 +6,20 @@ in the order of the layout.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from tritkit.post.groups import Layout, Rows
+from tritkit.ternary import powers_of_two
 
-__all__ = ["compensated", "descended", "plain", "refitted", "row_errors", "solved"]
+__all__ = ["compensated", "descended", "given", "of_grid", "plain", "refitted", "rounded", "row_errors", "solved"]
+
+
+Scales = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+"""The number of a group and its weights [O, n] to its scales (Wp, Wn) [O]."""
 
 
 def row_errors(w: Tensor, rows: Rows, h: Tensor) -> Tensor:
@@ -40,12 +46,12 @@ def plain(w: Tensor, layout: Layout) -> Rows:
     return _rows(layout, torch.cat(codes, dim=1), torch.stack(pos, 1), torch.stack(neg, 1))
 
 
-def compensated(w: Tensor, layout: Layout, h: Tensor, scales: Rows | None = None) -> Rows:
+def compensated(w: Tensor, layout: Layout, h: Tensor, scales: Scales | None = None) -> Rows:
     """Column by column: each takes its nearest code, and what that is wrong by is spread over the columns to come, by
     the inverse of H (Frantar et al. 2022, GPTQ, https://arxiv.org/abs/2210.17323).
 
-    A group's scale is the method's exact one for its weights as the columns before it have left them; or, given
-    `scales`, the one there.
+    scales: gives those of a group for its weights as the columns before it have left them; None: the method's exact
+        ones.
     """
     upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
     w = w.clone()
@@ -53,7 +59,7 @@ def compensated(w: Tensor, layout: Layout, h: Tensor, scales: Rows | None = None
     pos = w.new_zeros(len(w), layout.groups)
     neg = w.new_zeros(len(w), layout.groups)
     for g, (start, stop) in enumerate(zip(layout.bounds, layout.bounds[1:], strict=False)):
-        p, n = layout.scales(w[:, start:stop]) if scales is None else (scales.pos[:, g], scales.neg[:, g])
+        p, n = layout.scales(w[:, start:stop]) if scales is None else scales(g, w[:, start:stop])
         pos[:, g], neg[:, g] = p, n
         for k in range(start, stop):
             codes[:, k] = _nearest(w[:, k], p, n)
@@ -61,6 +67,30 @@ def compensated(w: Tensor, layout: Layout, h: Tensor, scales: Rows | None = None
             error = (w[:, k] - value) / upper[k, k]
             w[:, k:] -= torch.outer(error, upper[k, k:])
     return _rows(layout, codes, pos, neg)
+
+
+def given(rows: Rows) -> Scales:
+    """For `compensated`: the scales that these rows have."""
+    return lambda group, _: (rows.pos[:, group], rows.neg[:, group])
+
+
+def of_grid(rows: Rows) -> Scales:
+    """For `compensated`: of 1, 1/2, ... 1/64 times the largest scale of the row, the one with whose nearest codes a
+    group's weights lose least.
+    """
+    top = torch.maximum(rows.pos, rows.neg).amax(dim=1, keepdim=True)
+    grid = top / 2.0 ** torch.arange(7)  # [O, 7]
+
+    def best(sizes: Tensor) -> Tensor:
+        left = sizes[:, :, None] - grid[:, None, :] * (sizes[:, :, None] > grid[:, None, :] / 2)
+        return grid.gather(1, left.square().sum(dim=1).argmin(dim=1, keepdim=True))[:, 0]
+
+    def scales(_: int, weights: Tensor) -> tuple[Tensor, Tensor]:
+        if rows.layout.method.scales == "shared":
+            return (both := best(weights.abs())), both
+        return best(weights.clamp(min=0)), best((-weights).clamp(min=0))
+
+    return scales
 
 
 def refitted(w: Tensor, rows: Rows, h: Tensor) -> Rows:
@@ -82,6 +112,19 @@ def refitted(w: Tensor, rows: Rows, h: Tensor) -> Rows:
     new = torch.linalg.solve(left, torch.where(dead, old, right))
     bad = (new <= 0) & ~dead
     return _unstacked(rows, torch.where(bad, old, new))
+
+
+def rounded(rows: Rows, h: Tensor) -> Rows:
+    """The same codes with scales that the method's multipliers allow.
+
+    Of power-of-two multipliers a row gets those of least squared error, where a scale counts as much as the mean
+    square of the inputs that its codes take in. Any others are as they are; `Rows.ternary` makes them whole numbers.
+    """
+    if rows.layout.method.multipliers == "any":
+        return rows
+    scales = _stacked(rows)
+    counts = torch.zeros_like(scales).scatter_add_(1, _scale_of(rows), rows.codes.abs() * h.diagonal())
+    return _unstacked(rows, powers_of_two(scales, counts))
 
 
 def descended(w: Tensor, rows: Rows, h: Tensor, sweeps: int) -> Rows:

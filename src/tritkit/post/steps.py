@@ -56,7 +56,10 @@ class Fold:
         return self.taken().ternary()
 
     def offer(self, rows: Rows) -> Rows:
-        """Take each row of `rows` that has the lower error; the rows as they are then."""
+        """Take each row of `rows`, its scales rounded as the method asks for, that has the lower error; the rows as
+        they are then.
+        """
+        rows = search.rounded(rows, self.h)
         if self.rows is not None:
             new, old = (search.row_errors(self.w, r, self.h) for r in (rows, self.rows))
             rows = self.rows.where(new < old, rows)
@@ -106,8 +109,11 @@ class Compensate(WeightStep):
         rows = search.compensated(fold.w, fold.layout, fold.h)
         fold.offer(rows)
         for _ in range(self.passes - 1):
-            rows = search.compensated(fold.w, fold.layout, fold.h, search.refitted(fold.w, rows, fold.h))
+            fitted = search.refitted(fold.w, rows, fold.h)
+            rows = search.compensated(fold.w, fold.layout, fold.h, search.given(fitted))
             fold.offer(rows)
+        if fold.layout.method.multipliers == "power-of-two":
+            fold.offer(search.compensated(fold.w, fold.layout, fold.h, search.of_grid(fold.taken())))
 
 
 @dataclass(frozen=True)

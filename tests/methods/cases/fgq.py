@@ -83,6 +83,18 @@ CASES = [
         latent_grad=[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]],
     ),
     Case(
+        # α = 3, 2, 1. Powers m leave Σα² − (Σ α·m)² / Σm² with the unit Σ α·m / Σm²:
+        # 4, 2, 1: 14 − 17²/21 = 0.24; 2, 2, 1: 14 − 11²/9 = 0.56; 2, 1, 1: 14 − 9²/6 = 0.5. So the unit is 17/21.
+        title="multipliers that are powers of two",
+        method=FGQ(group_size=2, multipliers="power-of-two"),
+        latent=[[3.0, -3.0, 2.0, 2.0, -1.0, -1.0]],
+        codes=[[1, -1, 1, 1, -1, -1]],
+        scale_pos=[[68 / 21, 34 / 21, 17 / 21]],
+        scale_neg=[[68 / 21, 34 / 21, 17 / 21]],
+        g=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]],
+        latent_grad=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]],
+    ),
+    Case(
         title="all equal",
         method=FGQ(),
         latent=[[0.5, -0.5, 0.5, 0.5]],
