@@ -1,15 +1,25 @@
-"""A small residual network, and images for it."""
+"""A small residual network, images for it, and what its file holds."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+
+from tritkit.inspection import read_weights
 
 
 def images(count: int = 96, size: int = 12, seed: int = 0) -> Tensor:
     """Smooth random pictures [count, 3, size, size]."""
     rough = torch.randn(count, 3, size + 4, size + 4, generator=torch.Generator().manual_seed(seed))
     return nn.functional.avg_pool2d(rough, 5, stride=1) * 4
+
+
+def multipliers(path: Path) -> set[int]:
+    """Of all codes of all ternary layers in a file."""
+    sides = [side for layer in read_weights(path) for side in (layer.plus, layer.minus) if side is not None]
+    return {int(m) for side in sides for m in side.flat}
 
 
 class _Block(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from small_residual import images
+from small_residual import images, multipliers
 
 from tritkit.cli.app import run_app
 from tritkit.cli.networks import load_float_network
@@ -84,6 +84,22 @@ def test_json_has_the_counts(files: Path, cli: Cli) -> None:
     assert all(row["removed"] == 1 - 1 / (9 * row["weights"] // 9 // _outputs(row)) for row in facts["layers"][1:-1])
 
 
+def test_excluded_layers_are_int8_and_multipliers_powers_of_two(files: Path, cli: Cli) -> None:
+    words = ("ternarize", files / "float.safetensors", "--calibrate", files / "images.npy", "-o", files / "y.onnx")
+    options = ("--exclude", "layer1.*", "--exclude", "layer3.0.conv2", "--multipliers", "power-of-two", "--faithful")
+    code, text, err = cli(*words, *options, "--json")
+    facts = json.loads(text)
+    assert (code, err) == (0, "")
+    kinds = {row["name"]: row["kind"] for row in facts["layers"]}
+    left = [name for name, kind in kinds.items() if kind == "int8"]
+    assert left == ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer3.0.conv2", "linear"]
+    assert (facts["excluded"], facts["multipliers"]) == (["layer1.*", "layer3.0.conv2"], "power-of-two")
+    assert multipliers(files / "y.onnx") <= {1, 2, 4, 8, 16, 32, 64}
+    mixed = cli(*words, "--group-size", "mixed:3", "--exclude", "layer1.*", "--multipliers", "power-of-two")
+    assert (mixed[0], mixed[2]) == (0, "")
+    assert multipliers(files / "y.onnx") <= {1, 2, 4, 8, 16, 32, 64}
+
+
 def _outputs(row: dict[str, object]) -> int:
     return {"1": 16, "2": 32, "3": 64}[str(row["name"])[5]]
 
@@ -97,6 +113,8 @@ def _outputs(row: dict[str, object]) -> int:
         ({"model": "ternary.safetensors"}, ["ternary already"]),
         ({"--group-size": "0"}, ["group-size", "'0'"]),
         ({"--group-size": "four"}, ["'four'", "channel"]),
+        ({"--exclude": "layer9"}, ["exclude: 'layer9'", "there are: conv1, layer1.0.conv1,", "linear"]),
+        ({"--multipliers": "2"}, ["multipliers", "power-of-two"]),
         ({"--images": "3"}, ["images"]),
         ({"--architecture": "resnet21"}, ["resnet21"]),
         ({"--calibrate": "few.npy"}, ["2 images"]),

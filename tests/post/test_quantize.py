@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_residual import TERNARY, images
+from small_residual import TERNARY, images, multipliers
 from torch import Tensor, nn
 
 import tritkit
@@ -45,6 +45,14 @@ def test_the_better_steps_stay_nearer_to_the_float_network(small_net: nn.Module,
     faithful = _distance(small_net, quantize(small_net, FGQ(8), [pictures], steps=FAITHFUL))
     better = _distance(small_net, quantize(small_net, FGQ(8), [pictures]))
     assert better < faithful
+
+
+def test_the_better_steps_are_better_with_power_of_two_multipliers_too(small_net: nn.Module, pictures: Tensor) -> None:
+    method = FGQ(4, multipliers="power-of-two")
+    faithful, better = (
+        _distance(small_net, quantize(small_net, method, [pictures], steps=s)) for s in (FAITHFUL, BETTER)
+    )
+    assert better < 0.5 * faithful
 
 
 def test_the_result_is_deterministic_and_the_network_unchanged(small_net: nn.Module, pictures: Tensor) -> None:
@@ -131,6 +139,19 @@ def test_layers_without_batch_norm_and_linear_layers(pictures: Tensor, tmp_path:
     assert _distance(net, quantized) < 0.5
     report = tritkit.export(quantized, tmp_path / "net.onnx", pictures[:2])
     assert [row["kind"] for row in report.layers] == ["int8", "ternary", "ternary", "ternary", "int8"]
+
+
+@pytest.mark.parametrize("steps", [FAITHFUL, BETTER], ids=["faithful", "better"])
+@pytest.mark.parametrize("scales", ["shared", "separate"])
+def test_power_of_two_multipliers_reach_the_file(
+    scales: str, steps: Steps | Faithful, small_net: nn.Module, pictures: Tensor, tmp_path: Path
+) -> None:
+    method = FGQ(2, scales=scales, multipliers="power-of-two")  # type: ignore[arg-type]
+    quantized = quantize(small_net, method, [pictures], steps=steps)
+    tritkit.export(quantized, tmp_path / "net.onnx", pictures[:8])
+    found = multipliers(tmp_path / "net.onnx")
+    assert found <= {1, 2, 4, 8, 16, 32, 64}
+    assert len(found) > 3
 
 
 def test_power_of_two_activations(small_net: nn.Module, pictures: Tensor) -> None:
@@ -223,6 +244,20 @@ def _tied() -> nn.Module:
 def test_networks_that_cannot_be_fitted_are_refused(net: nn.Module, words: str, pictures: Tensor) -> None:
     with pytest.raises(UnsupportedError, match=words):
         quantize(net, FGQ(4), [pictures])
+
+
+def test_all_layers_that_must_be_excluded_are_named_at_once(pictures: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(),
+        nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 2, 1),
+    ).eval()  # fmt: skip
+    with pytest.raises(UnsupportedError, match=r"'2' is a convolution in 2 groups.*'6' is .* 4 groups.*exclude 2, 6$"):
+        quantize(net, FGQ(4), [pictures])
+    report = tritkit.export(
+        quantize(net, FGQ(4), [pictures], exclude=["0", "8", "2", "6"]), tmp_path / "net.onnx", pictures[:2]
+    )
+    assert [row["kind"] for row in report.layers] == ["int8", "int8", "ternary", "int8", "int8"]
 
 
 def test_other_mistakes_are_refused(small_net: nn.Module, pictures: Tensor) -> None:

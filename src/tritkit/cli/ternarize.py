@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ from tritkit.cli.output import Facts, Json, emit, percent, say, table
 from tritkit.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tritkit.methods import FGQ
     from tritkit.post import BitsPerWeight, Faithful, Steps
@@ -32,6 +33,13 @@ class Group(StrEnum):
 
     weights = "weights"
     kernels = "kernels"
+
+
+class Multipliers(StrEnum):
+    """The scales of an output over its unit."""
+
+    any = "any"
+    power_of_two = "power-of-two"
 
 
 class Activations(StrEnum):
@@ -57,6 +65,18 @@ def command(
         ),
     ] = "4",
     group: Annotated[Group, typer.Option(help="Groups of single weights or of whole kernels.")] = Group.weights,
+    multipliers: Annotated[
+        Multipliers,
+        typer.Option(help="Group scales over the unit of their output: any of 1 to 64, or only 1, 2, 4, ... 64."),
+    ] = Multipliers.any,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="<name>",
+            help="A layer to make int8, as the first and the last are: its name, or a pattern such as layer1.*. "
+            "Give it again for more.",
+        ),
+    ] = None,
     faithful: Annotated[
         bool, typer.Option("--faithful", help="As the paper does: nearest weights, batch norm measured again.")
     ] = False,
@@ -72,21 +92,25 @@ def command(
     Needs some training images without labels; takes about a minute for a CIFAR ResNet. Under torchrun its processes
     share the images.
     """
-    ask = _method(group_size, group)
+    ask = _method(group_size, group, multipliers)
     from tritkit.post import BitsPerWeight, choose_group_sizes, count, quantize
     from tritkit.train.ranks import joined
 
     loaded = load_float_network(model, architecture)
+    left = _left(loaded.net, exclude)
     steps, start = _steps(faithful, activations), time.perf_counter()
     with joined("give the same command again") as ranks, _bar(ranks.first) as progress:
         batches, processes = _batches(calibrate, loaded.shape, loaded.norm, images, ranks)
         chosen: FGQ | dict[str, FGQ]
         if isinstance(ask, BitsPerWeight):  # by the first process's images, the first of all
-            own = choose_group_sizes(loaded.net, batches, ask, progress=progress)
-            chosen = processes.gather([own])[0]
+            own = choose_group_sizes(loaded.net, batches, ask, exclude=left, progress=progress)
+            chosen = {name: replace(m, multipliers=multipliers.value) for name, m in processes.gather([own])[0].items()}
         else:
             chosen = ask
-        net = quantize(loaded.net, chosen, batches, steps=steps, images=images, progress=progress, processes=processes)
+        net = quantize(
+            loaded.net, chosen, batches,
+            exclude=left, steps=steps, images=images, progress=progress, processes=processes,
+        )  # fmt: skip
         used = sum(processes.gather([sum(map(len, batches))]))
     if not ranks.first:
         return
@@ -97,6 +121,8 @@ def command(
         "file": str(out),
         "bytes": report.bytes,
         "method": {"bits": ask.limit} if isinstance(ask, BitsPerWeight) else ask.params(),
+        "multipliers": multipliers.value,
+        "excluded": exclude or [],
         "steps": "faithful" if faithful else "better",
         "activations": activations.value,
         "images": used,
@@ -108,12 +134,23 @@ def command(
     emit(facts, as_json, _render)
 
 
-def _method(group_size: str, group: Group) -> FGQ | BitsPerWeight:
+def _left(net: nn.Module, exclude: list[str] | None) -> list[str] | None:
+    """The layers that become int8: the first, the last, and those the user names; None is the first and the last."""
+    from tritkit.activations import quantize_activations
+    from tritkit.post.layers import layer_names
+
+    if not exclude:
+        return None
+    names = layer_names(quantize_activations(net))
+    return [names[0], names[-1], *exclude]
+
+
+def _method(group_size: str, group: Group, multipliers: Multipliers) -> FGQ | BitsPerWeight:
     from tritkit.methods import FGQ
     from tritkit.post import CHANNELS, BitsPerWeight
 
     if group_size == "channel":
-        return CHANNELS
+        return replace(CHANNELS, multipliers=multipliers.value)
     kind, _, bits = group_size.partition(":")
     if kind == "mixed" and bits.replace(".", "", 1).isdigit():
         if group is not Group.weights:
@@ -122,12 +159,10 @@ def _method(group_size: str, group: Group) -> FGQ | BitsPerWeight:
     if not group_size.isdigit() or int(group_size) < 1:
         allowed = "a whole number from 1, the word channel, or mixed:2.5 for at most 2.5 bits a weight"
         raise UserError(f"--group-size is {group_size!r}; allowed: {allowed}")
-    return FGQ(int(group_size), group.value)
+    return FGQ(int(group_size), group.value, multipliers=multipliers.value)
 
 
 def _steps(faithful: bool, activations: Activations) -> Steps | Faithful:
-    from dataclasses import replace
-
     from tritkit.post import BETTER, FAITHFUL, PowerOfTwo
 
     steps: Steps | Faithful = FAITHFUL if faithful else BETTER

@@ -12,7 +12,7 @@ from tritkit.errors import UnsupportedError, UserError
 from tritkit.graphs import module_kind
 from tritkit.surgery import Select
 
-__all__ = ["Layer", "find_layers"]
+__all__ = ["Layer", "find_layers", "layer_names"]
 
 Weighted = nn.Conv2d | nn.Linear
 
@@ -42,6 +42,11 @@ class Layer:
         return self.module.weight.detach().float()
 
 
+def layer_names(net: GraphModule) -> list[str]:
+    """Of the Conv2d and Linear layers, in the order they run, each once."""
+    return list(dict.fromkeys(str(node.target) for node in _calls(net, dict(net.named_modules()))))
+
+
 def find_layers(net: GraphModule, exclude: Select | None) -> tuple[list[Layer], list[Layer]]:
     """(layers to make ternary, all other Conv2d and Linear layers), both in the order they run.
 
@@ -51,10 +56,9 @@ def find_layers(net: GraphModule, exclude: Select | None) -> tuple[list[Layer], 
     groups.
     """
     modules = dict(net.named_modules())
-    nodes = [n for n in net.graph.nodes if n.op == "call_module" and isinstance(modules[str(n.target)], Weighted)]
+    nodes, names = _calls(net, modules), layer_names(net)
     if not nodes:
         raise UserError("the network has no Conv2d or Linear layer that could be ternary")
-    names = list(dict.fromkeys(str(n.target) for n in nodes))
     left = _excluded(names, exclude, modules)
     if len(left) == len(names):
         raise UserError(f"no layer is left to make ternary: {', '.join(sorted(left))} excluded; exclude fewer")
@@ -62,9 +66,14 @@ def find_layers(net: GraphModule, exclude: Select | None) -> tuple[list[Layer], 
     others: list[Layer] = []
     for node in nodes:
         (others if str(node.target) in left else chosen).append(_layer(node, modules))
-    for layer in chosen:
-        _check(layer, net, chosen + others)
+    problems = {layer.name: reason for layer in chosen if (reason := _problem(layer, net, chosen + others))}
+    if problems:
+        raise UnsupportedError(f"{'; '.join(problems.values())}; exclude {', '.join(problems)}")
     return chosen, others
+
+
+def _calls(net: GraphModule, modules: dict[str, nn.Module]) -> list[Node]:
+    return [n for n in net.graph.nodes if n.op == "call_module" and isinstance(modules[str(n.target)], Weighted)]
 
 
 def _excluded(names: list[str], exclude: Select | None, modules: dict[str, nn.Module]) -> set[str]:
@@ -107,17 +116,18 @@ def _only_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _check(layer: Layer, net: GraphModule, layers: list[Layer]) -> None:
+def _problem(layer: Layer, net: GraphModule, layers: list[Layer]) -> str | None:
+    """Why it cannot become ternary, or None."""
     calls = Counter(str(n.target) for n in net.graph.nodes if n.op == "call_module")
-    place = f"layer {layer.name!r}"
+    place, module = f"layer {layer.name!r}", layer.module
     if calls[layer.name] > 1:
-        raise UnsupportedError(f"{place} runs {calls[layer.name]} times; one scale and shift cannot fit: exclude it")
+        return f"{place} runs {calls[layer.name]} times, and one scale and shift cannot fit"
     if layer.norm is not None and calls[str(layer.norm[0].target)] > 1:
-        raise UnsupportedError(f"{place}: its batch norm {layer.norm[0].target!s} is used twice; exclude the layer")
-    if any(other.module.weight is layer.module.weight and other is not layer for other in layers):
-        raise UnsupportedError(f"{place} shares its weight with another layer; exclude both")
-    if isinstance(layer.module, nn.Conv2d) and layer.module.groups != 1:
-        groups = layer.module.groups
-        raise UnsupportedError(f"{place} is a convolution in {groups} groups, which stays int8; exclude it")
-    if isinstance(layer.module, nn.Conv2d) and layer.module.padding_mode != "zeros":
-        raise UnsupportedError(f"{place} pads with {layer.module.padding_mode!r}; only zeros are supported: exclude it")
+        return f"{place}: its batch norm {layer.norm[0].target!s} is used twice"
+    if any(other.module.weight is module.weight and other is not layer for other in layers):
+        return f"{place} shares its weight with another layer"
+    if isinstance(module, nn.Conv2d) and module.groups != 1:
+        return f"{place} is a convolution in {module.groups} groups, which can only be int8"
+    if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+        return f"{place} pads with {module.padding_mode!r}; only zeros are supported"
+    return None
