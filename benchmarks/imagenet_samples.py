@@ -4,8 +4,9 @@
     python benchmarks/imagenet_samples.py --table                       prints the tables of results/imagenet-samples
 
 IMAGENET holds a folder a class, such as ImageNet's val. Every command is one that a user with ImageNet types, shortened
-by --set; what was set stands in the record. Networks are evaluated on the photographs they trained on: the tables say
-whether the way from recipe to engine works and how much a method keeps of what was memorised, nothing about ImageNet.
+by --set; what was set stands in the record. Each training is killed (SIGKILL) halfway and goes on when the same command
+is given again. Networks are evaluated on the photographs they trained on: the tables say whether the way from recipe to
+engine works and how much a method keeps of what was memorised, nothing about ImageNet.
 Work that is done is not done again; a run that was cut short goes on.
 """
 
@@ -16,13 +17,18 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
+import time
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tritkit.cli.app import run_app
+from tritkit.train import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "imagenet-samples"
@@ -113,7 +119,11 @@ def perform(name: str, data: Path) -> None:
     changes = [f"classes={run.photographs}", *run.changes]
     if run.parent is not None:
         changes.append(f"init={WORK / run.parent / 'final.safetensors'}")
-    trained = _tritkit("train", run.recipe, "--data", images, "-o", out, *(f"--set={change}" for change in changes))
+    command = ("train", run.recipe, "--data", images, "-o", out, *(f"--set={change}" for change in changes))
+    killed = _killed(out, *command)
+    trained = _tritkit(*command)
+    if killed is not None:
+        _assert_went_on(out, killed)
     file = out / "net.onnx"
     calibrate = () if "activations" in _recipe(out) else ("--calibrate", images)
     exported = _once(out / "export.json", "export", out, "-o", file, *calibrate)
@@ -128,12 +138,44 @@ def perform(name: str, data: Path) -> None:
         "recipe": run.recipe,
         "changes": changes,
         "starts_from": run.parent,
+        "killed_and_went_on_at_step": killed["step"] if killed else None,
         "float_simulation": {key: trained[key] for key in ("test_error", "test_top5_error")},
         "engines": {engine: {key: found[key] for key in keep} for engine, found in evaluated.items()},
         "bytes": exported["bytes"],
         "same_bits_in": exported["same_bits_in"],
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+
+
+def _killed(out: Path, *command: object) -> dict[str, int] | None:
+    """Give the command to a process of its own and kill that when half of the epochs stand in the record: the step and
+    the bytes of the record that the checkpoint has then. None for a network that does not train.
+    """
+    mark, record = out / "killed.json", out / "record.jsonl"
+    if not mark.exists():
+        words = [sys.executable, "-m", "tritkit", *map(str, command)]
+        begun = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        while begun.poll() is None and not _half_done(record):
+            time.sleep(0.05)
+        begun.kill()  # nothing, where it has ended: there was nothing to train
+        if begun.wait() > 0:
+            sys.exit(begun.returncode)
+        checkpoint = torch.load(out / "checkpoint.pt", weights_only=True, mmap=True)
+        mark.write_text(json.dumps({key: checkpoint[key] for key in ("step", "record_bytes")}))
+        shutil.copy(record, out / "record-killed.jsonl")
+    found: dict[str, int] = json.loads(mark.read_text())
+    return found if found["step"] else None
+
+
+def _half_done(record: Path) -> bool:
+    rows = read_record(record) if record.exists() else []
+    return bool(rows) and 2 * (len(rows) - 1) >= rows[0]["recipe"]["epochs"] > 0
+
+
+def _assert_went_on(out: Path, killed: dict[str, int]) -> None:
+    """The record begins with the rows of the checkpoint, seconds and all: nothing was trained a second time."""
+    before = (out / "record-killed.jsonl").read_bytes()[: killed["record_bytes"]]
+    assert (out / "record.jsonl").read_bytes().startswith(before), f"{out} was begun anew"
 
 
 def _recipe(out: Path) -> dict[str, Any]:
@@ -162,8 +204,9 @@ def _tritkit(*arguments: object) -> dict[str, Any]:
 def table() -> str:
     """The results as Markdown."""
     lines = [
-        "| run | recipe | photographs | loss, first and last epoch (guessing) | wrong: engine, among 5 | file |",
-        "|---|---|---|---|---|---|",
+        "| run | recipe | photographs | killed, went on at step | loss, first and last epoch (guessing) "
+        "| wrong: engine, among 5 | file |",
+        "|---|---|---|---|---|---|---|",
     ]
     return "\n".join(lines + [_row(name) for name in RUNS if (RESULTS / f"{name}.json").exists()])
 
@@ -175,10 +218,13 @@ def _row(name: str) -> str:
     chance = {10: "2.30", 100: "4.61"}[RUNS[name].photographs]
     loss = f"{losses[0]:.2f} → {losses[-1]:.2f} ({chance})" if losses else "not trained"
     engines = facts["engines"].values()
+    steps, killed = [row["step"] for row in rows if row["kind"] == "epoch"], facts["killed_and_went_on_at_step"]
+    resumed = f"{killed} of {steps[-1]}" if killed else "–"
     same = "the same in all three" if all(found == facts["engines"]["session"] for found in engines) else "DIFFERENT"
     found = facts["engines"]["session"]
     wrong = f"{found['wrong']}, {found['wrong_in_5']} ({same})"
-    return f"| {name} | `{facts['recipe']}` | {found['images']} | {loss} | {wrong} | {facts['bytes'] / 1e6:.2f} MB |"
+    size = f"{facts['bytes'] / 1e6:.2f} MB"
+    return f"| {name} | `{facts['recipe']}` | {found['images']} | {resumed} | {loss} | {wrong} | {size} |"
 
 
 def main() -> None:

@@ -111,6 +111,25 @@ def test_outputs_on_loaded_weights(name: str, size: int, again: object, tmp_path
     torch.testing.assert_close(net(x).to(dtype), want, rtol=1e-5, atol=1e-5 * float(want.abs().max()))
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "vgg16-bn"])
+@torch.no_grad()
+def test_outputs_are_those_of_torchvision(name: str, tmp_path: Path) -> None:
+    """Where torchvision imports; it is no dependency, and one made for another torch raises RuntimeError."""
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision does not import: {error}")
+    theirs = getattr(models, name.replace("-", "_"))(weights=None, num_classes=11).eval()
+    state = random_state(theirs)
+    theirs.load_state_dict(state)
+    torch.save(state, tmp_path / "w.pth")
+    net = build(name, 11).eval()
+    load_float(tmp_path / "w.pth", net)
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    want = theirs(x)
+    torch.testing.assert_close(net(x), want, rtol=1e-5, atol=1e-5 * float(want.abs().max()))
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04garbage", b"\x80\x02cos\nsystem\n(S'true'\ntR."])
 def test_damaged_and_hostile_pth(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.pth").write_bytes(content)
