@@ -17,6 +17,7 @@ from tiny import TERNARY, run
 
 import tritkit
 from tritkit.errors import UserError
+from tritkit.models import build
 from tritkit.train import read_record
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo backend")
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch
 _HERE = Path(__file__).parent
 # float32, few steps, a small rate: rounding has no time to grow
 CHANGES = {**TERNARY, "precision": "float32", "lr": 1e-3, "held_out": 64, "checkpoint_every": 2, "bn_images": 96}
+
+SHARD = json.dumps({"shard": True})
 
 
 def job(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -81,7 +84,7 @@ def test_losses_are_those_of_one_process(processes: int, alone: Path, tmp_path: 
 
 
 def test_a_lost_process_ends_the_job_and_another_number_goes_on(alone: Path, tmp_path: Path) -> None:
-    done = job(2, tmp_path, json.dumps(CHANGES), 1, 1, 5)  # process 1 dies after step 5, one after a checkpoint
+    done = job(2, tmp_path, json.dumps(CHANGES), "{}", 1, 5)  # process 1 dies after step 5, one after a checkpoint
     assert done.returncode == 1
     assert "said: process 0 of 2" in done.stderr
     assert "the same command goes on from the last checkpoint" in done.stderr
@@ -90,6 +93,58 @@ def test_a_lost_process_ends_the_job_and_another_number_goes_on(alone: Path, tmp
     assert [row["kind"] for row in rows(tmp_path)] == ["header", "parts", "epoch", "epoch", "epoch", "final"]
     assert rows(tmp_path)[1] == {"kind": "parts", "step": 4, "processes": 1, "accumulate": 1}
     assert_same_run(tmp_path, alone)
+
+
+def test_in_shards_it_is_the_same_run_and_goes_on_with_another_number(alone: Path, tmp_path: Path) -> None:
+    done = job(2, tmp_path, json.dumps(CHANGES), SHARD, 1, 11)  # in the second epoch of 6 steps
+    assert done.returncode == 1
+    assert "said: process 0 of 2" in done.stderr
+    assert rows(tmp_path)[0]["sharded"]
+    held = [int(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("held: ")]
+    net = build("cifar-resnet8")
+    numbers = 2 * sum(p.numel() for p in net.parameters())  # weights and momenta; TTQ's scales are the few more
+    assert numbers / 2 < max(held) < numbers / 2 * 1.05
+    done = job(4, tmp_path, json.dumps(CHANGES), SHARD)
+    assert done.returncode == 0, done.stderr
+    assert [row["kind"] for row in rows(tmp_path)] == ["header", "epoch", "parts", "epoch", "epoch", "final"]
+    assert rows(tmp_path)[2] == {"kind": "parts", "step": 10, "processes": 4, "accumulate": 1, "sharded": True}
+    assert_same_run(tmp_path, alone)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "tga"},  # codes and scales computed from whole weights
+        {"name": "lsq"},  # a trained scale
+        {"name": "binary-connect", "stochastic": False},  # clips latents between steps
+    ],
+    ids=str,
+)
+def test_every_kind_of_method_in_shards(method: dict[str, Any], tmp_path: Path) -> None:
+    schedule = {"name": "cosine", "warmup_epochs": 0}
+    changes = {"method": method, "precision": "float32", "lr": 1e-3, "epochs": 1, "schedule": schedule, "held_out": 61}
+    run(tmp_path / "alone", changes)
+    done = job(2, tmp_path / "shards", json.dumps(changes), SHARD)
+    assert done.returncode == 0, done.stderr
+    epoch, wanted = (rows(tmp_path / name)[1] for name in ("shards", "alone"))
+    assert epoch["loss"] == pytest.approx(wanted["loss"], rel=5e-4)
+    assert epoch["held_out_error"] == pytest.approx(wanted["held_out_error"], abs=0.04)
+    for name, layer in wanted["layers"].items():
+        assert epoch["layers"][name] == pytest.approx(layer, rel=1e-2, abs=1e-4), name
+
+
+def test_accumulation_in_shards(tmp_path: Path) -> None:
+    changes = json.dumps({"method": {"name": "fgq"}, "precision": "float32", "lr": 1e-3, "epochs": 2})
+    for name, how in (("whole", {"accumulate": 2}), ("shards", {"accumulate": 2, "shard": True})):
+        done = job(2, tmp_path / name, changes, json.dumps(how))
+        assert done.returncode == 0, done.stderr
+    epoch, wanted = (rows(tmp_path / name)[1] for name in ("shards", "whole"))
+    assert epoch["loss"] == pytest.approx(wanted["loss"], rel=5e-4)
+
+
+def test_what_shards_cannot_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="shards cannot be pruned"):
+        run(tmp_path, {"method": {"name": "twn"}, "density": {"target": 0.3}}, shard=True)
 
 
 def test_accumulation(tmp_path: Path) -> None:

@@ -40,12 +40,10 @@ def recipe(**changes: Any) -> Recipe:
     return make_recipe({**base, "schedule": {"name": "cosine", "warmup_epochs": 1}, **changes})
 
 
-def run(
-    out: Path, changes: dict[str, Any], reporter: Any = None, resume: bool = True, accumulate: int = 1
-) -> RunResult:
+def run(out: Path, changes: dict[str, Any], reporter: Any = None, resume: bool = True, **how: Any) -> RunResult:
     torch.set_num_threads(1)
     given = images(256, 0), images(64, 1)
-    return train_on(recipe(**changes), *given, out, resume, reporter or Silent(), accumulate=accumulate)
+    return train_on(recipe(**changes), *given, out, resume, reporter or Silent(), **how)
 
 
 class _Killer(Silent):

@@ -32,6 +32,9 @@ def command(
         bool, typer.Option("--resume/--fresh", help="Go on with a run in the folder, or refuse such a folder.")
     ] = True,
     accumulate: Annotated[int, typer.Option(min=1, help="Compute each batch in so many parts, to save memory.")] = 1,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Each process keeps its part of the weights only, to save memory.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=0, max=256, help="Processes that decode pictures; default: one a core.")
     ] = None,
@@ -53,7 +56,14 @@ def command(
     if first:
         talk(f"{chosen.name}: {chosen.model}, {chosen.epochs} epochs, into {folder}")
     result = train(
-        chosen, data, folder, resume, accumulate=accumulate, workers=workers, bad_pictures=bad_pictures.value
+        chosen,
+        data,
+        folder,
+        resume,
+        accumulate=accumulate,
+        shard=shard,
+        workers=workers,
+        bad_pictures=bad_pictures.value,
     )
     facts = {
         "name": chosen.name,

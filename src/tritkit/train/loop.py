@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tritkit import compress
 from tritkit.activations import freeze_, quantize_activations
@@ -27,16 +25,17 @@ from tritkit.surgery import after_step_, freeze_codes_
 from tritkit.train import stages
 from tritkit.train.checkpoint import State, load_checkpoint, save_checkpoint
 from tritkit.train.density import density_penalty
+from tritkit.train.determinism import deterministic, own_random
 from tritkit.train.evaluate import Errors, count_errors
 from tritkit.train.files import told
 from tritkit.train.images import EvaluationImages, MemoryEvaluation, MemoryImages, TrainingImages, load_images
 from tritkit.train.network import build_network, finish, layer_rows, save_trained, with_activations
 from tritkit.train.objective import make_loss, set_rate
+from tritkit.train.parallel import parallel
 from tritkit.train.progress import ConsoleReporter, Reporter, Silent
 from tritkit.train.ranks import Ranks, joined
 from tritkit.train.recipe import Recipe
 from tritkit.train.record import Record, header
-from tritkit.train.synchronised import separate_, synchronise_
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ def train(
     reporter: Reporter | None = None,
     *,
     accumulate: int = 1,
+    shard: bool = False,
     workers: int | None = None,
     bad_pictures: BadPictures = "refuse",
 ) -> RunResult:
@@ -70,6 +70,8 @@ def train(
         been, and a finished one is only reported; without it, such a folder is refused.
     accumulate: each batch is computed in so many parts, one after the other, for devices with little memory. Batch norm
         and activation ranges see the parts; nothing else changes.
+    shard: each of several processes keeps only its part of the weights, the gradients and the optimizer's averages
+        (FSDP), for networks that are too large for one device otherwise. Not with deep_compression or density.
     workers: processes that decode pictures, for each process that trains; None: one a core.
     bad_pictures: "refuse" files that cannot be read as pictures, or "skip" them and name them in the record; the next
         picture of the folder takes the place.
@@ -80,7 +82,7 @@ def train(
     """
     with joined() as ranks:
         images, test, classes = load_images(recipe, data_root, ranks, workers, bad_pictures)
-        setting = _Setting(recipe, Path(out_dir), ranks, accumulate, classes, _reporter(reporter, ranks))
+        setting = _Setting(recipe, Path(out_dir), ranks, accumulate, shard, classes, _reporter(reporter, ranks))
         return _trained(setting, images, test, resume)
 
 
@@ -93,10 +95,11 @@ def train_on(
     reporter: Reporter | None = None,
     *,
     accumulate: int = 1,
+    shard: bool = False,
 ) -> RunResult:
     """`train` with the training and the test images given."""
     with joined() as ranks:
-        setting = _Setting(recipe, Path(out_dir), ranks, accumulate, images.classes, _reporter(reporter, ranks))
+        setting = _Setting(recipe, Path(out_dir), ranks, accumulate, shard, images.classes, _reporter(reporter, ranks))
         return _trained(setting, MemoryImages(images, recipe, ranks), MemoryEvaluation(test, recipe, ranks), resume)
 
 
@@ -108,6 +111,7 @@ class _Setting:
     out: Path
     ranks: Ranks
     accumulate: int
+    shard: bool
     classes: tuple[str, ...]
     reporter: Reporter
 
@@ -121,7 +125,7 @@ def _trained(setting: _Setting, images: TrainingImages, test: EvaluationImages, 
         setting.out.mkdir(parents=True, exist_ok=True)
     if not resume and (setting.out / "record.jsonl").exists():
         raise UserError(f"{setting.out} holds a run already; choose another folder, or resume it")
-    with _deterministic(setting.ranks.device), _own_random(setting.ranks.device):
+    with deterministic(setting.ranks.device), own_random(setting.ranks.device):
         run = _Run(setting, images)
         done = run.finished()
         if done is not None:
@@ -140,7 +144,7 @@ class _Run:
         self.record = Record(self.out / "record.jsonl")
         self.images = images
         self.per_epoch = len(images) // recipe.batch_size
-        self._check_batch()
+        self._check()
         torch.manual_seed(recipe.seed)
         begun = (self.out / "checkpoint.pt").exists()  # its tensors replace what `init` would give
         self.net = build_network(recipe, images, initial=not begun).to(self.ranks.device)
@@ -149,8 +153,7 @@ class _Run:
         self.quantized = False
         self.step = 0  # steps finished
         self.sums = _Sums()
-        self._parallel: nn.Module = self.net
-        self._trained: tuple[int, ...] = ()
+        self.parallel = parallel(self.ranks, setting.shard)
 
     def finished(self) -> RunResult | None:
         """The result, if the folder holds a finished run of this recipe."""
@@ -168,11 +171,9 @@ class _Run:
                 self.record.start(header(self.recipe, self._parts()))
             self._save()
             return
-        if state["quantized"]:
-            self.net, self.quantized = quantize_activations(self.net).to(self.ranks.device), True
-        compress.restore_(self.net, state["net"])
+        self.quantized = state["quantized"]
+        self.net = self._filled(self.net, state["net"])
         self.optimizer = stages.make_optimizer(self.net, self.recipe)
-        self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self._restore_random(state)
@@ -181,6 +182,22 @@ class _Run:
             self.record.truncate(state["record_bytes"])
             if self._parts() != state.get("parts", _ALONE):
                 self.record.append({"kind": "parts", "step": self.step, **self._parts()})
+
+    def _filled(self, net: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+        """`net`, fresh from the recipe, in the state of a checkpoint."""
+        if self.quantized:
+            net = quantize_activations(net)
+        compress.restore_(net, state)
+        net.load_state_dict(state)
+        return net.to(self.ranks.device)
+
+    def _gather(self) -> None:
+        """Have the network in one piece in this process."""
+
+        def build(state: dict[str, Tensor]) -> nn.Module:
+            return self._filled(build_network(self.recipe, initial=False), state)
+
+        self.net = self.parallel.gather(self.net, self.optimizer, build)
 
     def steps(self) -> None:
         """All steps that remain."""
@@ -194,8 +211,7 @@ class _Run:
 
     def conclude(self, test: EvaluationImages) -> RunResult:
         """Finish the weights, read the test images once, and write the final row."""
-        self._parallel = self.net
-        separate_(self.net)
+        self._gather()
         self.net = finish(self.net, self.recipe, self.images).to(self.ranks.device)
         errors = self._errors(test)
         row = {"kind": "final", "test_error": errors.top1, "test_images": errors.images, "layers": layer_rows(self.net)}
@@ -223,7 +239,7 @@ class _Run:
         """The changes that begin with `epoch` (1 is the first), also when a run goes on in the middle of it."""
         activations = self.recipe.activations
         if activations and epoch >= activations.from_epoch and not self.quantized:
-            separate_(self.net)
+            self._gather()
             self.net = with_activations(self.net, self.recipe, self.images).to(self.ranks.device)
             self.quantized = True
         if stages.share_due(self.net, self.recipe, epoch):
@@ -234,19 +250,7 @@ class _Run:
         if self.recipe.freeze_codes_epoch and epoch >= self.recipe.freeze_codes_epoch:
             freeze_codes_(self.net)
         self.net.train()
-        self._spread()
-
-    def _spread(self) -> None:
-        """Put the network of now on all processes, where there are others."""
-        if self.ranks.world == 1:
-            self._parallel = self.net
-            return
-        trained = (id(self.net), *(id(p) for p in self.net.parameters() if p.requires_grad))
-        if trained != self._trained:
-            synchronise_(self.net)
-            self._parallel = self.net  # let the old one go before the new one hooks the same parameters
-            self._parallel = DistributedDataParallel(self.net)
-            self._trained = trained
+        self.parallel.spread(self.net, self.optimizer)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         """One step on this process's share of a batch."""
@@ -255,7 +259,7 @@ class _Run:
         parts = self.setting.accumulate
         loss = 0.0
         for k, (some, answers) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), 1):
-            with nullcontext() if k == parts else self._alone():
+            with nullcontext() if k == parts else self.parallel.alone():
                 loss += self._backward(some, answers) / parts
         self.optimizer.step()
         after_step_(self.net)
@@ -268,7 +272,7 @@ class _Run:
         """Add the gradients of these images; returns their loss."""
         low = self.recipe.precision == "bfloat16"
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=low):
-            logits = self._parallel(images).float()
+            logits = self.parallel(images).float()
             loss = self.loss(logits, images, labels)
         if self.recipe.density:
             loss = loss + density_penalty(self.net, self.recipe.density)
@@ -276,13 +280,10 @@ class _Run:
         self.sums.wrong += int((logits.argmax(1) != labels).sum())
         return float(loss.item())
 
-    def _alone(self) -> Any:
-        """Backward passes that leave the other processes' gradients for later."""
-        net = self._parallel
-        return net.no_sync() if isinstance(net, DistributedDataParallel) else nullcontext()
-
     def _end(self, epoch: int) -> None:
-        held_out = self._errors(self.images.held_out) if len(self.images.held_out) else None
+        with self.parallel.whole(self.net):
+            held_out = self._errors(self.images.held_out) if len(self.images.held_out) else None
+            layers = layer_rows(self.net)
         self._pool()
         row: dict[str, Any] = {
             "kind": "epoch",
@@ -293,7 +294,7 @@ class _Run:
             "held_out_error": None if held_out is None else held_out.top1,
             "lr": self.sums.lr,
             "seconds": round(self.sums.seconds, 2),
-            "layers": layer_rows(self.net),
+            "layers": layers,
         }
         row |= self._top5("held_out_top5_error", held_out) | self._skipped()
         if self.ranks.first:
@@ -322,13 +323,14 @@ class _Run:
 
     def _save(self) -> None:
         self._pool()
+        weights, averages = (self.parallel.state(part.state_dict()) for part in (self.net, self.optimizer))
         if not self.ranks.first:
             return
         generator = self.images.generator
         state: State = {
             "recipe": self.recipe.model_dump(mode="json"),
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "net": weights,
+            "optimizer": averages,
             "quantized": self.quantized,
             "step": self.step,
             "sums": vars(self.sums),
@@ -347,7 +349,9 @@ class _Run:
         if not self.ranks.first:
             torch.manual_seed(hash((self.recipe.seed, self.ranks.rank, self.step)))
 
-    def _check_batch(self) -> None:
+    def _check(self) -> None:
+        if self.setting.shard and (self.recipe.density or self.recipe.deep_compression):
+            raise UserError("shards cannot be pruned, nor drawn to a density; train without --shard")
         size, parts = self.recipe.batch_size, self.ranks.world * self.setting.accumulate
         if self.setting.accumulate < 1 or size % parts:
             raise UserError(
@@ -358,7 +362,8 @@ class _Run:
             raise UserError(f"batch_size is {size}, but there are only {len(self.images)} training images")
 
     def _parts(self) -> dict[str, int]:
-        return {"processes": self.ranks.world, "accumulate": self.setting.accumulate}
+        parts = {"processes": self.ranks.world, "accumulate": self.setting.accumulate}
+        return {**parts, "sharded": True} if self.parallel.sharded else parts
 
     def _result(self, row: dict[str, Any]) -> RunResult:
         more = row.get("test_top5_error"), row.get("trained_on_test", False)
@@ -376,24 +381,3 @@ class _Sums:
     wrong: int = 0
     lr: float = 0.0  # of the last step
     seconds: float = 0.0
-
-
-def _own_random(device: torch.device) -> Any:
-    """Random states that are the caller's again afterwards."""
-    return torch.random.fork_rng(devices=[] if device.type == "cpu" else [device])
-
-
-@contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """PyTorch's deterministic algorithms, without filling fresh memory; as it was afterwards. On a GPU a few operations
-    have none; PyTorch warns of them.
-    """
-    was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(was, warn_only=warned)
-        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
