@@ -47,6 +47,46 @@ def test_kaggles_layout(tmp_path: Path) -> None:
     assert len(load_image_folder(tmp_path, "val")) == 12
 
 
+def _flatten(root: Path) -> list[str]:
+    """Put the pictures of `root`/val into one folder; the rows of their table."""
+    rows = []
+    for k, path in enumerate(sorted((root / "val").glob("*/*.jpg"))):
+        name = f"val_{(k * 5) % 12:08}"  # classes in no order
+        rows.append(f"{name},{path.parent.name} 85 1 499 272 {path.parent.name} 1 2 3 4")
+        path.rename(root / "val" / f"{name}.JPEG")
+    for empty in (root / "val").glob("class*"):
+        empty.rmdir()
+    return rows
+
+
+def test_imagenets_val_in_one_folder(tmp_path: Path) -> None:
+    base = tmp_path / "ILSVRC/Data/CLS-LOC"
+    make_folder(base)
+    sorted_ones = load_image_folder(tmp_path, "val")
+    pixels = {Path(sorted_ones.path(k)).read_bytes(): int(sorted_ones.labels[k]) for k in range(12)}
+    rows = _flatten(base)
+    with pytest.raises(UserError, match=r"sort them into a folder a class, or put Kaggle's LOC_val_solution\.csv into"):
+        load_image_folder(tmp_path, "val")
+    table = tmp_path / "LOC_val_solution.csv"
+    table.write_text("\n".join(["ImageId,PredictionString", *rows]) + "\n")
+    for root in (tmp_path, base):
+        found = load_image_folder(root, "val")
+        assert found.classes == sorted_ones.classes == load_image_folder(root, "train").classes
+        few = found.subset(torch.arange(1, 12))
+        assert {Path(few.path(k)).read_bytes(): int(few.labels[k]) for k in range(11)}.items() <= pixels.items()
+    table.write_text("\n".join(["ImageId,PredictionString", *rows[1:]]))
+    with pytest.raises(UserError, match=r"1 bad entries .*val_00000000 has no class in .*LOC_val_solution\.csv"):
+        load_image_folder(tmp_path, "val")
+    assert len(load_image_folder(tmp_path, "val", "skip")) == 11
+    for text in ("ImageId,Label\na,b\n", "ImageId,PredictionString\nval_00000000,\n"):
+        table.write_text(text)
+        with pytest.raises(UserError, match=r"line 2 of .*expected are the columns ImageId and PredictionString"):
+            load_image_folder(tmp_path, "val")
+    table.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"cannot read .*LOC_val_solution"):
+        load_image_folder(tmp_path, "val")
+
+
 def test_other_layouts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         load_image_folder(tmp_path / "nowhere", "train")

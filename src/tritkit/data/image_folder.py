@@ -3,14 +3,15 @@
     DIR/train/n01440764/n01440764_10026.JPEG
     DIR/val/n01440764/ILSVRC2012_val_00000293.JPEG
 
-A folder that has neither train nor val but the class folders themselves is both at once.
+A folder that has neither train nor val but the class folders themselves is both at once. ImageNet's val may also be as
+published, all pictures in one folder, where the table of their classes lies in a folder above (see `val_labels`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from tritkit.data.pictures import SUFFIXES
 from tritkit.data.roots import data_roots
+from tritkit.data.val_labels import NAME, find_val_labels, read_val_labels
 from tritkit.errors import UserError
 
 BadPictures = Literal["refuse", "skip"]
@@ -37,6 +39,7 @@ class ImageFolder:
     names [N]: file names as bytes, in one array, so that a million of them cost worker processes no copies.
     labels [N] int64: of each picture, an index into `classes`, the names of the class folders in order.
     skipped: what was left out, each with its reason.
+    flat: the pictures lie in `root` itself.
     """
 
     root: Path
@@ -44,17 +47,19 @@ class ImageFolder:
     labels: Tensor
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    flat: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def path(self, index: int) -> str:
         """The file of a picture."""
-        return os.path.join(self.root, self.classes[int(self.labels[index])], os.fsdecode(self.names[index]))
+        folder = "" if self.flat else self.classes[int(self.labels[index])]
+        return os.path.join(self.root, folder, os.fsdecode(self.names[index]))
 
     def subset(self, index: Tensor) -> ImageFolder:
         """The pictures at `index` (int64 [M]), in that order; the classes stay."""
-        return ImageFolder(self.root, self.names[index.numpy()], self.labels[index], self.classes, self.skipped)
+        return replace(self, names=self.names[index.numpy()], labels=self.labels[index])
 
 
 def load_image_folder(root: str | Path | None, split: Split, bad: BadPictures = "refuse") -> ImageFolder:
@@ -68,7 +73,7 @@ def load_image_folder(root: str | Path | None, split: Split, bad: BadPictures = 
         raise UserError(f"split is {split!r} and bad {bad!r}; allowed: 'train' or 'val', 'refuse' or 'skip'")
     folder = _place(_root(root), split)
     try:
-        found = _listed(folder)
+        found = _listed(folder, split)
     except OSError as error:
         raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
     if bad == "refuse" and found.skipped:
@@ -105,12 +110,12 @@ def _place(root: Path, split: Split) -> Path:
     return root
 
 
-def _listed(folder: Path) -> ImageFolder:
+def _listed(folder: Path, split: Split) -> ImageFolder:
     with os.scandir(folder) as entries:
         found = list(entries)
     classes = sorted(entry.name for entry in found if entry.is_dir() and entry.name[0] != ".")
     if not classes and any(entry.name.lower().endswith(SUFFIXES) for entry in found):
-        raise UserError(f"{folder} has pictures but no folders of classes; sort them into a folder a class")
+        return _flat(folder, split)
     names: list[bytes] = []
     labels: list[int] = []
     skipped: list[str] = []
@@ -121,6 +126,24 @@ def _listed(folder: Path) -> ImageFolder:
         skipped += others
     indices = torch.tensor(labels, dtype=torch.int64)
     return ImageFolder(folder, np.array(names, "S"), indices, tuple(classes), tuple(skipped))
+
+
+def _flat(folder: Path, split: Split) -> ImageFolder:
+    """Validation pictures without folders of classes."""
+    table = find_val_labels(folder) if split == "val" else None
+    if table is None:
+        also = f", or put Kaggle's {NAME} into {folder.parent}" if split == "val" else ""
+        raise UserError(f"{folder} has pictures but no folders of classes; sort them into a folder a class{also}")
+    label_of = read_val_labels(table)
+    classes = sorted(set(label_of.values()))
+    number = {name: k for k, name in enumerate(classes)}
+    pictures, skipped = _pictures(folder)
+    stems = [Path(os.fsdecode(name)).stem for name in pictures]
+    known = [k for k, stem in enumerate(stems) if stem in label_of]
+    skipped += [f"{folder / stem} has no class in {table}" for stem in stems if stem not in label_of]
+    labels = torch.tensor([number[label_of[stems[k]]] for k in known], dtype=torch.int64)
+    names = np.array([pictures[k] for k in known], "S")
+    return ImageFolder(folder, names, labels, tuple(classes), tuple(skipped), flat=True)
 
 
 def _pictures(folder: Path) -> tuple[list[bytes], list[str]]:
