@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-IMAGES = 1_281_167
+IMAGES, VALIDATION = 1_281_167, 50_000
+DECODED = 530  # photographs a second that one core hands over here at least: results/image_folder.json
 RATE = 2470  # ResNet-50 images a second in mixed precision on one A100 80GB: NVIDIA/DeepLearningExamples, ResNet50v1.5
 LATENCY = 30e-6  # s, of a small collective operation; an assumption
 INSIDE, BETWEEN = 200e9, 20e9  # bytes/s for each device within a machine of eight and between machines; assumptions
@@ -52,19 +54,37 @@ def hours(network: str, batch: int, epochs: int, devices: int) -> tuple[float, s
     return IMAGES // batch * epochs * step / 3600, limit
 
 
+def recipes() -> dict[str, dict[str, Any]]:
+    """By name, without the word before it."""
+    paths = sorted(RECIPES.glob("imagenet-*.toml"))
+    return {path.stem.removeprefix("imagenet-"): tomllib.loads(path.read_text()) for path in paths}
+
+
 def table() -> str:
     """Hours of every recipe that trains."""
     lines = ["| recipe | EFLOP | 1 accelerator | 8 | 64 |", "|---|---|---|---|---|"]
-    for path in sorted(RECIPES.glob("imagenet-*.toml")):
-        recipe = tomllib.loads(path.read_text())
+    for name, recipe in recipes().items():
         network, batch, epochs = recipe["model"], recipe["batch_size"], recipe["epochs"]
         if not epochs:
             continue
         flop = 6e9 * NETWORKS[network][0] * IMAGES * epochs / 1e18
         cells = [f"{time:.1f} h ({limit})" for time, limit in (hours(network, batch, epochs, n) for n in (1, 8, 64))]
-        lines.append(f"| `{path.stem.removeprefix('imagenet-')}` | {flop:.2f} | {' | '.join(cells)} |")
+        lines.append(f"| `{name}` | {flop:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def untrained() -> str:
+    """What recipes without training take: forward passes over what they are calibrated with, and over validation."""
+    lines = ["| recipe | pictures | EFLOP | 1 accelerator | decoding on one core |", "|---|---|---|---|---|"]
+    for name, recipe in recipes().items():
+        if not recipe["epochs"]:
+            network = recipe["model"]
+            pictures = VALIDATION + recipe["bn_images"] + recipe["activations"]["calibration_images"]
+            seconds = step_parts(network, pictures, 1)[0] / 3  # the forward pass is a third of a training step
+            flop = 2e9 * NETWORKS[network][0] * pictures / 1e18
+            lines.append(f"| `{name}` | {pictures:,} | {flop:.4f} | {seconds:.0f} s | {pictures / DECODED:.0f} s |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(table())
+    print(table(), untrained(), sep="\n\n")

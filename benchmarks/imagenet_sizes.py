@@ -26,7 +26,6 @@ RESULT = Path(__file__).resolve().parent.parent / "results" / "imagenet-samples"
 ENDS = {"alexnet-bn": ["conv0", "fct"]}
 METHODS: dict[str, Method] = {"ttq": TTQ(init="data", latent_gradient="straight-through"), "fgq4": FGQ(4)}
 NETWORKS = ("alexnet-bn", "resnet18", "resnet34", "resnet50", "resnet101")
-GROUPED = ("alexnet-bn",)  # FGQ's groups run over input channels, which a convolution in groups splits already
 
 
 def measure(name: str, label: str, path: Path) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def measure(name: str, label: str, path: Path) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """As Markdown."""
     lines = ["| network | method | float32 | file | smaller |", "|---|---|---|---|---|"]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (NETWORKS.index(row["network"]), list(METHODS).index(row["method"]))):
         before, after = row["float_bytes"], row["bytes"]
         sizes = f"{before / 1e6:.1f} MB | {after / 1e6:.2f} MB | {before / after:.1f} ×"
         lines.append(f"| {row['network']} | {row['method']} | {sizes} |")
@@ -61,8 +60,7 @@ def main() -> None:
     rows = json.loads(RESULT.read_text()) if RESULT.exists() else []
     for name in NETWORKS:
         for label in METHODS:
-            done = any((row["network"], row["method"]) == (name, label) for row in rows)
-            if done or (label == "fgq4" and name in GROUPED):
+            if any((row["network"], row["method"]) == (name, label) for row in rows):
                 continue
             print(name, label, file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory() as folder:
