@@ -3,7 +3,7 @@
     ImageId,PredictionString
     ILSVRC2012_val_00048981,n03995372 85 1 499 272
 
-The table comes with the pictures on Kaggle; what follows a class are boxes, more than one row of five for some.
+The table comes with the pictures on Kaggle; what follows a class are the corners of a box, then perhaps further ones.
 """
 
 from __future__ import annotations
