@@ -88,14 +88,14 @@ RUNS: dict[str, Run] = {
     "few-resnet18-bwn": _few("imagenet-resnet18-bwn", 30, "lr=0.02"),
     "few-resnet18-ttq": _few("imagenet-resnet18-ttq", 30, "lr=0.02"),
     "few-resnet34-tga": _few("imagenet-resnet34-tga", 15, "lr=1e-3"),
-    "few-resnet50-float": _few("imagenet-resnet18-float", 15, "model=resnet50", "lr=0.02"),
+    "few-resnet50-float": _few("imagenet-resnet18-float", 25, "model=resnet50", "lr=0.005"),
     "few-resnet50-tga": _few("imagenet-resnet50-tga", 15, "lr=1e-3"),
     "few-resnet50-fgq4": _few("imagenet-resnet50-fgq4", 0, parent="few-resnet50-float"),
     "few-resnet50-fgq64": _few("imagenet-resnet50-fgq64", 0, parent="few-resnet50-float"),
     "few-resnet50-fgq64-retrained": _few(
         "imagenet-resnet50-fgq64-retrained", 5, "activations.freeze_epoch=4", "lr=3e-4", parent="few-resnet50-float"
     ),
-    "few-resnet101-float": _few("imagenet-resnet18-float", 15, "model=resnet101", "lr=0.02"),
+    "few-resnet101-float": _few("imagenet-resnet18-float", 25, "model=resnet101", "lr=0.005"),
     "few-resnet101-fgq4": _few("imagenet-resnet101-fgq4", 0, parent="few-resnet101-float"),
     "few-resnet101-fgq64": _few("imagenet-resnet101-fgq64", 0, parent="few-resnet101-float"),
 }
@@ -119,7 +119,8 @@ def perform(name: str, data: Path) -> None:
     changes = [f"classes={run.photographs}", *run.changes]
     if run.parent is not None:
         changes.append(f"init={WORK / run.parent / 'final.safetensors'}")
-    command = ("train", run.recipe, "--data", images, "-o", out, *(f"--set={change}" for change in changes))
+    reading = ("--data", images, "--workers", 0)  # so few are read sooner than processes for it have begun
+    command = ("train", run.recipe, *reading, "-o", out, *(f"--set={change}" for change in changes))
     killed = _killed(out, *command)
     trained = _tritkit(*command)
     if killed is not None:
@@ -128,7 +129,7 @@ def perform(name: str, data: Path) -> None:
     calibrate = () if "activations" in _recipe(out) else ("--calibrate", images)
     exported = _once(out / "export.json", "export", out, "-o", file, *calibrate)
     evaluated = {
-        engine: _once(out / f"{engine}.json", "eval", file, "--data", images, "--engine", engine) for engine in ENGINES
+        engine: _once(out / f"{engine}.json", "eval", file, *reading, "--engine", engine) for engine in ENGINES
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     shutil.copy(out / "record.jsonl", RESULTS / f"{name}.jsonl")
