@@ -58,6 +58,7 @@ RECORD, STEPS, TABLE = RESULTS / "record.jsonl", RESULTS / "steps.jsonl", RESULT
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FLOAT_ERRORS = {20: 8.27, 32: 7.37, 44: 6.90, 56: 6.61}
 SIZES = ("2", "4", "8", "16", "32", "64", "channel", "mixed:3", "mixed:4")  # mixed: at most 3 or 4 bits a weight
+POWERS = ("4 power-of-two", "64 power-of-two")  # multipliers of FGQ; in the record, not in the table
 IMAGES, HELD_OUT, BATCH = 1024, 45_000, 256
 
 FORMS: dict[str, Steps | Faithful] = {
@@ -80,11 +81,14 @@ LADDER: dict[str, Steps | Faithful] = {
 
 
 def quantized(net: nn.Module, size: str, calibration: list[Tensor], steps: Steps | Faithful) -> nn.Module:
-    """With the groups called `size`: N weights, one scale an output channel, or a size for each layer."""
+    """With the groups called `size`: N weights (and multipliers), one scale an output, or a size for each layer."""
     if size.startswith("mixed:"):
         chosen = choose_group_sizes(net, calibration, BitsPerWeight(float(size.removeprefix("mixed:"))))
         return quantize(net, chosen, calibration, steps=steps)
-    return quantize(net, CHANNELS if size == "channel" else FGQ(int(size)), calibration, steps=steps)
+    if size == "channel":
+        return quantize(net, CHANNELS, calibration, steps=steps)
+    count, _, multipliers = size.partition(" ")
+    return quantize(net, FGQ(int(count), multipliers=multipliers or "any"), calibration, steps=steps)
 
 
 def float_network(depth: int) -> nn.Module:
@@ -207,7 +211,7 @@ def write_tables() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depths", nargs="*", type=int, default=list(FLOAT_ERRORS), choices=list(FLOAT_ERRORS))
-    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=(*SIZES, *POWERS))
     parser.add_argument("--forms", nargs="*", default=["faithful", "better"], choices=list(FORMS))
     parser.add_argument("--data", help="the folder of CIFAR-10")
     parser.add_argument("--steps", action="store_true", help="the steps one by one instead of the table")

@@ -100,7 +100,8 @@ class Solve(WeightStep):
 @dataclass(frozen=True)
 class Compensate(WeightStep):
     """Column by column, errors spread over the columns to come (GPTQ). passes: after the first, each starts again from
-    the wanted weights with the scales of the pass before, fitted together to its codes.
+    the wanted weights with the scales of the pass before, fitted together to its codes. Where multipliers are powers of
+    two, a last pass takes for each group the best of them, of the unit that was found.
     """
 
     passes: int = 1
