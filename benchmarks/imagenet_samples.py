@@ -86,7 +86,7 @@ RUNS: dict[str, Run] = {
     "few-alexnet-dorefa": _few("imagenet-alexnet-dorefa", 12, "lr=1e-3"),
     "few-resnet18-twn": _few("imagenet-resnet18-twn", 15, "lr=0.02"),
     "few-resnet18-bwn": _few("imagenet-resnet18-bwn", 30, "lr=0.02"),
-    "few-resnet18-ttq": _few("imagenet-resnet18-ttq", 30, "lr=0.02"),
+    "few-resnet18-ttq": _few("imagenet-resnet18-ttq", 40, "lr=3e-3"),
     "few-resnet34-tga": _few("imagenet-resnet34-tga", 15, "lr=1e-3"),
     "few-resnet50-float": _few("imagenet-resnet18-float", 25, "model=resnet50", "lr=0.005"),
     "few-resnet50-tga": _few("imagenet-resnet50-tga", 15, "lr=1e-3"),
