@@ -43,7 +43,7 @@ def trainer(label: str, batch: int, folder: Path) -> _Run:
     pixels = torch.randint(0, 256, (batch, 3, 32, 32), generator=made, dtype=torch.uint8)
     labels = torch.randint(0, 10, (batch,), generator=made)
     images = MemoryImages(ImageSet(pixels, labels, tuple("abcdefghij")), recipe, Ranks())
-    run = _Run(_Setting(recipe, folder, Ranks(), 1, images.images.classes, Silent()), images)
+    run = _Run(_Setting(recipe, folder, Ranks(), 1, False, images.images.classes, Silent()), images)
     run.net.train()
     return run
 
