@@ -91,7 +91,8 @@ def row(run: Run) -> list[str]:
         if run.recipe["init"] is None
         else "float" + (" by way of post-training" if run.recipe.get("post_training_images") else "")
     )
-    teacher = (run.recipe["distill"] or {}).get("model", "–").replace("cifar-resnet", "ResNet-")
+    distill = run.recipe["distill"] or {"model": "–"}
+    teacher = distill["model"].replace("cifar-resnet", "ResNet-") + (" in 8 bits" if distill.get("bits") == 8 else "")
     budget = f"{run.recipe['epochs']} epochs, {seconds / 60:.0f} min on {run.hardware['threads']} core(s)"
     paper = PAPER.get((run.method, run.depth))
     return [

@@ -19,8 +19,10 @@ from tritkit.errors import ModelFileError, TritkitError, UserError
 from tritkit.models import cifar_resnet
 from tritkit.surgery import named_ternary
 from tritkit.train import ConsoleReporter, evaluate, load_trained, read_record, train
-from tritkit.train.images import split
+from tritkit.train.images import MemoryImages, split
 from tritkit.train.objective import distillation, make_loss
+from tritkit.train.ranks import Ranks
+from tritkit.train.teacher import make_teacher
 
 
 def test_it_learns_and_records(tmp_path: Path) -> None:
@@ -121,6 +123,30 @@ def test_the_teacher_gets_its_own_normalisation(tmp_path: Path) -> None:
     theirs = (raw - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.4, 0.25]).view(3, 1, 1)
     same = make_loss(ours)(teacher.eval()(theirs), mine, few.labels)
     assert same.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_teacher_of_8_bits_says_what_the_floats_say(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(cifar_resnet(8).state_dict(), tmp_path / "t.safetensors")
+    settings = {"model": "cifar-resnet8", "weights": str(tmp_path / "t.safetensors")}
+    floats, integers = (recipe(distill={**settings, "bits": bits}) for bits in (32, 8))
+    training = MemoryImages(images(64, 0), integers, Ranks())
+    batch = next(iter(training.plain(32)[0]))
+    float_logits = make_teacher(floats.distill, floats, torch.device("cpu"), None)(batch)
+    integer_logits = make_teacher(integers.distill, integers, torch.device("cpu"), training)(batch)
+    assert integer_logits.shape == float_logits.shape
+    difference = (integer_logits - float_logits).abs().max()
+    assert 0 < difference < 0.05 * float_logits.abs().max()
+    run(tmp_path / "out", {"epochs": 2, "distill": {**settings, "bits": 8}})
+
+
+def test_a_teacher_of_8_bits_stays_on_the_cpu(tmp_path: Path) -> None:
+    save_file(cifar_resnet(8).state_dict(), tmp_path / "t.safetensors")
+    ours = recipe(distill={"model": "cifar-resnet8", "weights": str(tmp_path / "t.safetensors"), "bits": 8})
+    with pytest.raises(UserError, match=r"distill\.bits = 8 needs a run on the CPU, and this one is on meta"):
+        make_loss(ours, torch.device("meta"))
+    with pytest.raises(UserError, match="needs the training images"):
+        make_loss(ours)
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ class _Run:
         begun = (self.out / "checkpoint.pt").exists()  # its tensors replace what `init` would give
         self.net = build_network(recipe, images, initial=not begun).to(self.ranks.device)
         self.optimizer = stages.make_optimizer(self.net, recipe)
-        self.loss = make_loss(recipe, self.ranks.device)
+        self.loss = make_loss(recipe, self.ranks.device, images)
         self.quantized = False
         self.step = 0  # steps finished
         self.sums = _Sums()

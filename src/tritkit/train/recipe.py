@@ -72,6 +72,8 @@ class Distill(_Table):
     """T, which both sets of logits are divided by."""
     weight: Fraction = 0.7
     """Share of the teacher's term in the loss."""
+    bits: Literal[8, 32] = 32
+    """32: the teacher runs in floats. 8: as an integer network in `Session`, on a CPU in a quarter of the time."""
 
 
 class Density(_Table):
