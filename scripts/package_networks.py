@@ -1,6 +1,6 @@
-"""Puts two finished runs into the package: the float network as it is, the ternary one as an ONNX file.
+"""Puts finished runs into the package: a float network as it is, ternary ones as ONNX files, named by their depth.
 
-    python scripts/package_networks.py --float results/A/final.safetensors --ternary results/B/final.safetensors
+    python scripts/package_networks.py [--float results/A] [--ternary results/B results/C ...]
 
 Reads the whole test set once for each; writes the files and their rows of manifest.json. Run records stay in results/.
 """
@@ -20,32 +20,34 @@ from tritkit.data import ImageSet, load_cifar10
 from tritkit.runtime import Session
 from tritkit.train import Recipe, evaluate, load_trained
 
-LIMIT = 1_500_000  # bytes, both together
+LIMIT = 2_000_000  # bytes of all packaged networks together
 LICENCE = "Apache-2.0"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--float", dest="float_run", type=Path, required=True, help="final.safetensors or its folder")
-    parser.add_argument("--ternary", type=Path, required=True, help="final.safetensors or its folder")
+    parser.add_argument("--float", dest="float_run", type=Path, help="final.safetensors or its folder")
+    parser.add_argument("--ternary", type=Path, nargs="*", default=[], help="the same, of ternary networks")
     parser.add_argument("--data", help="folder of CIFAR-10; default: where tritkit finds it")
     parser.add_argument("--dest", type=Path, default=Path("src/tritkit/_zoo"))
     options = parser.parse_args()
-    test = load_cifar10(options.data, "test")
-    size = add_float(options.dest, weights_of(options.float_run), test)
-    size += add_ternary(options.dest, weights_of(options.ternary), options.data)
+    if options.float_run is not None:
+        add_float(options.dest, weights_of(options.float_run), load_cifar10(options.data, "test"))
+    for run in options.ternary:
+        add_ternary(options.dest, weights_of(run), options.data)
+    size = sum(path.stat().st_size for path in options.dest.glob("resnet*"))
     print(f"together {size:,} bytes of {LIMIT:,} allowed")
     if size > LIMIT:
         raise SystemExit(1)
 
 
-def add_float(dest: Path, weights: Path, test: ImageSet) -> int:
+def add_float(dest: Path, weights: Path, test: ImageSet) -> None:
     net, recipe = load_trained(weights)
     facts = source_of(recipe) | {"engine": "torch", "test_error": evaluate(net, test, recipe.mean, recipe.std)}
-    return add(dest, "resnet20-cifar10-float", ".safetensors", weights.read_bytes(), facts)
+    add(dest, name_of(recipe, "float"), ".safetensors", weights.read_bytes(), facts)
 
 
-def add_ternary(dest: Path, weights: Path, data: str | None) -> int:
+def add_ternary(dest: Path, weights: Path, data: str | None) -> None:
     net, recipe = load_trained(weights)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "net.onnx"
@@ -53,7 +55,12 @@ def add_ternary(dest: Path, weights: Path, data: str | None) -> int:
         images, labels = test_images(data)
         wrong = wrong_in_session(Session(path), images, labels)
         facts = source_of(recipe) | {"engine": "tritkit", "test_error": wrong / len(labels)}
-        return add(dest, "resnet20-cifar10-ternary", ".onnx", path.read_bytes(), facts)
+        add(dest, name_of(recipe, "ternary"), ".onnx", path.read_bytes(), facts)
+
+
+def name_of(recipe: Recipe, kind: str) -> str:
+    """What `tritkit.hub` calls it, such as "resnet20-cifar10-ternary"."""
+    return f"{recipe.model.removeprefix('cifar-')}-cifar10-{kind}"
 
 
 def source_of(recipe: Recipe) -> dict[str, Any]:
@@ -61,10 +68,9 @@ def source_of(recipe: Recipe) -> dict[str, Any]:
     return {"source": f"trained by this project with the recipe {recipe.name}{parent}", "seed": recipe.seed}
 
 
-def add(dest: Path, name: str, suffix: str, data: bytes, facts: dict[str, Any]) -> int:
+def add(dest: Path, name: str, suffix: str, data: bytes, facts: dict[str, Any]) -> None:
     add_entry(dest, name, suffix, data, licence=LICENCE, **facts)
     print(f"{name}{suffix}: {len(data):,} bytes, error {100 * facts['test_error']:.2f} %")
-    return len(data)
 
 
 if __name__ == "__main__":

@@ -204,9 +204,9 @@ class Recipe(_Table):
     seed: Count = 0
     """Of weights, order and augmentation."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of the convolutions and products in training (autocast). Evaluation is float32. bfloat16 is faster on accelerators
-    and CPUs with full-width products of it (AMX, Zen 4 and 5); a Xeon with AVX512-BF16 alone takes 0.55 s for a step of
-    ResNet-20, and 0.39 s in float32."""
+    """Of the convolutions and products in training (autocast). Evaluation is float32. bfloat16 is faster on
+    accelerators and on CPUs with full-width products of it (AMX, Zen 4 and 5); a Xeon with AVX512-BF16 alone takes
+    0.55 s for a step of ResNet-20, and 0.39 s in float32."""
     held_out: Count = 0
     """Training images kept aside to choose by; 0 trains on all."""
     checkpoint_every: Count = 200

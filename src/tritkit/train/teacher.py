@@ -55,12 +55,11 @@ def _in_integers(net: nn.Module, renormalised: Teacher, device: torch.device, im
         raise UserError("distill.bits = 8 needs the training images, which calibrate the teacher")
     quantized = quantize_activations(net)
     batches, processes = images.plain(CALIBRATION_IMAGES)
-    shares = [renormalised(batch) for batch in batches]
-    calibrate(quantized, shares, processes)
+    calibrate(quantized, map(renormalised, batches), processes)
     freeze_(quantized)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.onnx"
-        export(quantized, path, shares[0][:1], check=False)
+        export(quantized, path, renormalised(next(iter(images.plain(1)[0]))), check=False)
         session = Session(path, threads=torch.get_num_threads())
     return lambda batch: torch.from_numpy(session.run(batch.contiguous().numpy()))
 
