@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 
 import tritkit
-from tritkit.activations import MSE
 from tritkit.cli.evaluation import wrong_in_session
 from tritkit.data import ImageSet, find_file, load_cifar10, normalise
 from tritkit.methods import FGQ
 from tritkit.models import build, load_float
+from tritkit.observers import MSE
 from tritkit.post import (
     BETTER,
     CHANNELS,

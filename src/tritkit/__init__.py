@@ -30,7 +30,7 @@ _HOME = {
 }
 _MODULES = (
     *("activations", "compress", "data", "deploy", "low_bit", "methods", "models"),
-    *("runtime", "surgery", "ternary", "train"),
+    *("observers", "runtime", "surgery", "ternary", "train"),
 )
 
 __all__ = ["__version__", *_HOME, *_MODULES]

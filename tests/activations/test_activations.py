@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import tritkit
-from tritkit.activations import MSE, FakeQuantize, MinMax, Percentile, Range, quant_params, quantizers
+from tritkit.activations import FakeQuantize, quantizers
 from tritkit.errors import UnsupportedError, UserError
+from tritkit.observers import MSE, MinMax, Percentile, Range, quant_params
 
 
 def _truth(x: np.ndarray, scale: float, zero: int) -> np.ndarray:
@@ -47,6 +48,35 @@ def test_quantizer_equals_the_formula_bit_for_bit() -> None:
     step = float(q.scale)
     x = torch.cat([torch.randn(4000, generator=torch.Generator().manual_seed(0)) * 2, torch.arange(-9, 9) * step / 2])
     assert np.array_equal(q(x).numpy(), _truth(x.numpy(), step, int(q.zero_point)))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 2.9), (-1.3, 2.9), (-2.0, 0.0)])
+def test_training_has_the_bits_of_the_fused_kernel(low: float, high: float) -> None:
+    q = FakeQuantize().train()
+    q.set_range(low, high)
+    q.freeze()
+    x = 2 * torch.randn(4, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    x = x.to(memory_format=torch.channels_last)
+    ours, fused = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, truth = q(ours), torch.fake_quantize_per_tensor_affine(fused, q.scale, q.zero_point, 0, 255)
+    assert torch.equal(y, truth)
+    for values in (y, truth):
+        (values * x).sum().backward()
+    assert ours.grad is not None
+    assert fused.grad is not None
+    assert torch.equal(ours.grad, fused.grad)
+    assert 0 < int((ours.grad == 0).sum()) < x.numel()
+
+
+@pytest.mark.parametrize("percent", [100, 99.99, 99.7, 90, 51])
+@pytest.mark.parametrize("count", [1, 2, 3, 100, 65_536])
+def test_percentiles_have_the_bits_of_torch_quantile(percent: float, count: int) -> None:
+    x = torch.randn(count, generator=torch.Generator().manual_seed(1)).relu() - 0.1
+    tail = (100 - percent) / 100
+    truth = torch.quantile(x, torch.tensor([tail, 1 - tail], dtype=torch.float32))
+    assert Percentile(percent).batch_range(x) == tuple(truth.tolist())
+    x[count // 2] = torch.nan
+    assert all(np.isnan(Percentile(percent).batch_range(x)))
 
 
 def test_gradient_passes_inside_the_range_only() -> None:

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 import tritkit
-from tritkit.activations import MinMax
 from tritkit.deploy import Reference, from_onnx, graph, lower
 from tritkit.deploy.onnx_writer import to_onnx
 from tritkit.errors import UserError
 from tritkit.inspection import inspect_file
 from tritkit.methods import FGQ
+from tritkit.observers import MinMax
 from tritkit.runtime import Session
 from tritkit.surgery import named_ternary
 

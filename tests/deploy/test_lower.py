@@ -13,10 +13,10 @@ from random_modules import network
 from torch import Tensor, nn
 
 import tritkit
-from tritkit.activations import MinMax
 from tritkit.deploy import Simulation, graph, lower
 from tritkit.errors import UnsupportedError, UserError
 from tritkit.methods import TTQ, TWN
+from tritkit.observers import MinMax
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import tritkit
 from tritkit.activations import quantizers
 from tritkit.errors import UnsupportedError, UserError
 from tritkit.methods import FGQ, TWN
+from tritkit.observers import MinMax, Range
 from tritkit.post import (
     BETTER,
     FAITHFUL,
@@ -167,7 +168,7 @@ def test_power_of_two_activations(small_net: nn.Module, pictures: Tensor) -> Non
     ("values", "scale", "zero"), [([0.0, 1.0], 2**-8, 0), ([0.0, 1.01], 2**-7, 0), ([-3.9, 1.0], 2**-5, 128)]
 )
 def test_power_of_two_range(values: list[float], scale: float, zero: int) -> None:
-    seen = tritkit.activations.Range(PowerOfTwo(tritkit.activations.MinMax()))
+    seen = Range(PowerOfTwo(MinMax()))
     seen.update(torch.tensor(values))
     assert seen.quant() == (scale, zero)
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tritkit.activations import Percentile
+from tritkit.observers import Percentile
 from tritkit.train.synchronised import GlobalPercentile, separate_, synchronise_
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo backend")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from tritkit.activations import Observer
 from tritkit.deploy import graph as g
 from tritkit.deploy.checking import check_file
 from tritkit.deploy.lower import lower
 from tritkit.deploy.trace import check_example
 from tritkit.errors import TritkitError, UserError
+from tritkit.observers import Observer
 
 if TYPE_CHECKING:
     from onnx import ModelProto

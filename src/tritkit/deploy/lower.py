@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from tritkit import __version__
-from tritkit.activations import Observer, Percentile
 from tritkit.deploy import graph as g
 from tritkit.deploy.builder import Builder
 from tritkit.deploy.lower_layers import Layers
@@ -38,6 +37,7 @@ from tritkit.deploy.lower_weights import (
 from tritkit.deploy.ranges import given_quants, missing_error, observe
 from tritkit.deploy.trace import Traced, owner, place, shape_of, trace
 from tritkit.errors import UnsupportedError, UserError
+from tritkit.observers import Observer, Percentile
 
 __all__ = ["lower"]
 

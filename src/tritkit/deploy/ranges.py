@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.fx import Interpreter, Node
 
-from tritkit.activations import Observer, Range
 from tritkit.deploy.graph import Quant
 from tritkit.deploy.trace import Traced, place
 from tritkit.errors import UserError
+from tritkit.observers import Observer, Range
 
 __all__ = ["given_quants", "missing_error", "observe"]
 

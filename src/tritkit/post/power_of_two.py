@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tritkit.activations import LEVELS, Observer, Percentile
+from tritkit.observers import LEVELS, Observer, Percentile
 
 __all__ = ["PowerOfTwo"]
 

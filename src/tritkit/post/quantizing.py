@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from tritkit.activations import FakeQuantize, Observer, Percentile, Range, freeze_, quantize_activations
+from tritkit.activations import FakeQuantize, freeze_, quantize_activations
 from tritkit.deploy.lower_weights import int8_weight
 from tritkit.errors import UserError
 from tritkit.methods import FGQ, Method
+from tritkit.observers import Observer, Percentile, Range
 from tritkit.post.groups import Layout
 from tritkit.post.images import check_fit, collect
 from tritkit.post.layers import Layer, find_layers

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tritkit.activations import Percentile, quantizers, sample_step
+from tritkit.activations import quantizers
+from tritkit.observers import Percentile, sample_step
 
 
 def synchronise_(net: nn.Module) -> None:
