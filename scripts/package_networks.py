@@ -14,8 +14,9 @@ from typing import Any
 
 from manifest import add_entry
 
+from tritkit.cli.app import run_app
 from tritkit.cli.evaluation import test_images, wrong_in_session
-from tritkit.cli.exporting import export_run, weights_of
+from tritkit.cli.exporting import weights_of
 from tritkit.data import ImageSet, load_cifar10
 from tritkit.runtime import Session
 from tritkit.train import Recipe, evaluate, load_trained
@@ -48,10 +49,12 @@ def add_float(dest: Path, weights: Path, test: ImageSet) -> None:
 
 
 def add_ternary(dest: Path, weights: Path, data: str | None) -> None:
-    net, recipe = load_trained(weights)
+    _, recipe = load_trained(weights)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "net.onnx"
-        export_run(net, recipe, path, None if recipe.activations else "sample", "function")
+        calibrate = [] if recipe.activations else ["--calibrate", "sample"]
+        if run_app(["export", str(weights), "-o", str(path), *calibrate]):
+            raise SystemExit(1)
         images, labels = test_images(data)
         wrong = wrong_in_session(Session(path), images, labels)
         facts = source_of(recipe) | {"engine": "tritkit", "test_error": wrong / len(labels)}

@@ -47,7 +47,8 @@ def manifest() -> dict[str, dict[str, Any]]:
 def hub(name: str) -> Path:
     """The path of a packaged file, after its SHA-256 was compared with the manifest's.
 
-    Names: "resnet20-cifar10-ternary" (ONNX), "resnet20-cifar10-float" (safetensors), and the parts of `sample`.
+    Names: "resnetD-cifar10-ternary" for D = 20, 32, 44, 56 (ONNX), "resnet20-cifar10-float" (safetensors), and the
+    parts of `sample`.
     Raises UserError for another name, TritkitError if the file is missing or not the one that was packaged.
     """
     entries = manifest()

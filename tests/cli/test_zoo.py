@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from tritkit.cli.evaluation import wrong_in_session
 from tritkit.data import load_cifar10
 from tritkit.errors import TritkitError, UserError
+from tritkit.runtime import Session
 from tritkit.zoo import folder, hub, manifest, sample
 
 
@@ -31,8 +33,18 @@ def test_every_name_is_whole_and_licensed() -> None:
 
 
 def test_networks_together_stay_small() -> None:
-    sizes = [entry["bytes"] for name, entry in manifest().items() if name.startswith("resnet20")]
-    assert sum(sizes) < 1_500_000
+    sizes = [entry["bytes"] for name, entry in manifest().items() if name.startswith("resnet")]
+    assert sum(sizes) < 2_000_000
+
+
+@pytest.mark.parametrize(("depth", "most"), [(20, 90_000), (32, 150_000), (44, 205_000), (56, 260_000)])
+def test_a_ternary_network_of_each_depth_is_small_and_as_good_as_the_manifest_says(depth: int, most: int) -> None:
+    name = f"resnet{depth}-cifar10-ternary"
+    entry, session = manifest()[name], Session(hub(name), threads=1)
+    assert entry["bytes"] < most
+    images, labels, _ = sample("test")
+    wrong = wrong_in_session(session, images, labels)
+    assert abs(wrong / 1000 - entry["test_error"]) < 0.025  # three standard errors of 1,000 images
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
