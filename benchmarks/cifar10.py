@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +95,9 @@ def row(run: Run) -> list[str]:
     distill = run.recipe["distill"] or {"model": "–"}
     teacher = distill["model"].replace("cifar-resnet", "ResNet-") + (" in 8 bits" if distill.get("bits") == 8 else "")
     budget = f"{run.recipe['epochs']} epochs, {seconds / 60:.0f} min on {run.hardware['threads']} core(s)"
+    asked = tomllib.loads((ROOT / "recipes" / f"{run.name}.toml").read_text())["epochs"]
+    if asked != run.recipe["epochs"]:
+        budget += f" (the recipe now asks for {asked} epochs, not run yet)"
     paper = PAPER.get((run.method, run.depth))
     return [
         f"ResNet-{run.depth}",

@@ -35,16 +35,17 @@ STEPS_FOR_MEMORY = 3
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def trainer(label: str, batch: int, folder: Path) -> _Run:
+def trainer(label: str, batch: int, folder: Path, precision: str = "bfloat16") -> _Run:
     """A run of the training loop on random images, which writes nothing until it is told to."""
     method = None if label == FLOAT else {"name": label, **({"scale": "data"} if label.endswith("connect") else {})}
-    recipe = make_recipe({"name": label, "batch_size": batch, "method": method, "lr": 1e-3, "seed": 1})
+    settings = {"name": label, "batch_size": batch, "method": method, "lr": 1e-3, "seed": 1, "precision": precision}
+    recipe = make_recipe(settings)
     made = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (batch, 3, 32, 32), generator=made, dtype=torch.uint8)
     labels = torch.randint(0, 10, (batch,), generator=made)
     images = MemoryImages(ImageSet(pixels, labels, tuple("abcdefghij")), recipe, Ranks())
     run = _Run(_Setting(recipe, folder, Ranks(), 1, False, images.images.classes, Silent()), images)
-    run.net.train()
+    run._enter(1)
     return run
 
 

@@ -73,7 +73,7 @@ class Distill(_Table):
     weight: Fraction = 0.7
     """Share of the teacher's term in the loss."""
     bits: Literal[8, 32] = 32
-    """32: the teacher runs in floats. 8: as an integer network in `Session`, on a CPU in a quarter of the time."""
+    """32: the teacher runs in floats. 8: as an integer network in `Session`, faster on a CPU."""
 
 
 class Density(_Table):
@@ -205,8 +205,8 @@ class Recipe(_Table):
     """Of weights, order and augmentation."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the convolutions and products in training (autocast). Evaluation is float32. bfloat16 is faster on
-    accelerators and on CPUs with full-width products of it (AMX, Zen 4 and 5); a Xeon with AVX512-BF16 alone takes
-    0.55 s for a step of ResNet-20, and 0.39 s in float32."""
+    accelerators and on CPUs with full-width products of it (AMX, Zen 5), slower on a Xeon that has AVX512-BF16 alone:
+    `benchmarks/training_cost.py` tells."""
     held_out: Count = 0
     """Training images kept aside to choose by; 0 trains on all."""
     checkpoint_every: Count = 200

@@ -48,7 +48,7 @@ def _in_floats(net: nn.Module, device: torch.device) -> Teacher:
 
 
 def _in_integers(net: nn.Module, renormalised: Teacher, device: torch.device, images: TrainingImages | None) -> Teacher:
-    """8-bit weights and activations in `Session`: a quarter of the time of floats on a CPU with int8 dot products."""
+    """8-bit weights and activations in `Session`: faster than floats on a CPU with int8 dot products."""
     if device.type != "cpu":
         raise UserError(f"distill.bits = 8 needs a run on the CPU, and this one is on {device.type}; set bits = 32")
     if images is None:
