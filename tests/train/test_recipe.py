@@ -60,7 +60,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("[distill]\nmodel = 'cifar-resnet20'", "distill.weights is missing"),
         (
             "[distill]\nmodel='a'\nweights='b'\nheat=4",
-            "unknown key 'distill.heat'; allowed: model, temperature, weight, weights",
+            "unknown key 'distill.heat'; allowed: bits, model, temperature, weight, weights",
         ),
         ("[schedule]\nname = 'line'", "schedule is .* 'cosine', 'steps'"),
         ("[schedule]\nname = 'cosine'\nat = [3]", "unknown key 'schedule.cosine.at'; allowed: name, warmup_epochs"),
