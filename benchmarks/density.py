@@ -4,8 +4,9 @@
     python benchmarks/density.py --measure --data DIR   # error and milliseconds of the exported files, in `Session`
     python benchmarks/density.py                        # runs nothing: the table and docs/pictures/density.png
 
-`penalty-D` draws LSQ's layers to a mean density of D % (recipes/density-resnet20.toml), `constant-D` is TTQ's constant
-sparsity: the same share in every layer. All begin with the same float weights. Time it on a quiet machine.
+`penalty-D` draws LSQ's layers to a mean density of D % (recipes/density-resnet20.toml). The others are the two forms of
+TTQ's Figure 5: `constant-D` has the same share of weights in every layer, `threshold-T` has Δ = T / 100 · max |w|. All
+begin with the same float weights. Time it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ RESULTS, PICTURE = ROOT / "results" / "density", ROOT / "docs" / "pictures" / "d
 RECIPE = ROOT / "recipes" / "density-resnet20.toml"
 FLOAT_ERROR = 8.27  # of the weights that all begin with, in %
 BATCH, THREADS, RUNS_TIMED = 64, 2, 60
-TTQ = 'method={name="ttq-constant-sparsity", init="data", latent_gradient="straight-through", sparsity=%g}'
+TTQ = ("density=none", "post_training_images=0", "scale_lr=1e-4")
+FORM = 'method={name="%s", init="data", latent_gradient="straight-through", %s=%g}'
 
 RUNS: dict[str, tuple[str, ...]] = {
     "free": ("density=none",),
     **{f"penalty-{d}": (f"density.target={d / 100}",) for d in (35, 25, 15)},
     **{
-        f"constant-{d}": ("density=none", "post_training_images=0", "scale_lr=1e-4", TTQ % (1 - d / 100))
-        for d in (50, 35, 25, 15)
+        f"constant-{d}": (*TTQ, FORM % ("ttq-constant-sparsity", "sparsity", 1 - d / 100))
+        for d in (50, 35, 25, 10, 100, 65)
     },
+    **{f"threshold-{t}": (*TTQ, FORM % ("ttq", "threshold", t / 100)) for t in (5, 20, 10, 2)},
 }
 
 

@@ -26,6 +26,8 @@ from tritkit.graphs import module_kind, quantization_points
 from tritkit.observers import LEVELS, Observer, Percentile, Range, quant_params
 from tritkit.processes import ALONE, Processes
 
+QUANTIZERS = "activation_quantizers"  # the module of a traced network that holds them all, by place
+
 
 @torch.library.custom_op("tritkit::fake_quantize", mutates_args=())
 def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -163,11 +165,11 @@ def quantize_activations(net: nn.Module, observer: Observer | None = None) -> to
         name = node.name
         quantizers[name] = FakeQuantize(observer)
         with graph.inserting_after(node):
-            new = graph.call_module(f"activation_quantizers.{name}", (node,))
+            new = graph.call_module(f"{QUANTIZERS}.{name}", (node,))
         for user in [user for user in node.users if user is not new]:
             user.replace_input_with(node, new)
     root = _shell(net)
-    root.add_module("activation_quantizers", quantizers)
+    root.add_module(QUANTIZERS, quantizers)
     traced = torch.fx.GraphModule(root, graph, type(net).__name__)
     for name, child in root.named_children():
         traced.add_module(name, child)  # all of it: the graph module takes only what the graph calls

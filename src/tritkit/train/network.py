@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tritkit import compress, methods, models
-from tritkit.activations import calibrate, freeze_, quantize_activations, quantizers
+from tritkit.activations import QUANTIZERS, calibrate, freeze_, quantize_activations, quantizers
 from tritkit.errors import ModelFileError, UserError
 from tritkit.low_bit import dorefa_
 from tritkit.methods import FGQ, Method
@@ -24,6 +24,8 @@ from tritkit.train.images import TrainingImages
 from tritkit.train.initial import find_weights
 from tritkit.train.recipe import Recipe, make_recipe
 
+_LATENT = ".parametrizations.weight.original"  # what PyTorch calls the weight that a method projects
+
 
 def build_network(recipe: Recipe, images: TrainingImages | None = None, initial: bool = True) -> nn.Module:
     """The recipe's network before its first step, in channels-last memory: built, filled from `init`, made ternary,
@@ -32,8 +34,10 @@ def build_network(recipe: Recipe, images: TrainingImages | None = None, initial:
     `initial=False` leaves `init` unread and prunes nothing, for a network that is filled from elsewhere.
     """
     net = models.build(recipe.model, recipe.classes)
-    if recipe.init is not None and initial:
-        models.load_float(find_weights(recipe.init), net)
+    path = find_weights(recipe.init) if recipe.init is not None and initial else None
+    earlier = _ternary_run(path, recipe) if path is not None else None
+    if path is not None and earlier is None:
+        models.load_float(path, net)
     if recipe.method is not None:
         method = methods.get(recipe.method.name, **recipe.method.parameters)
         if recipe.post_training_images and initial:
@@ -43,9 +47,35 @@ def build_network(recipe: Recipe, images: TrainingImages | None = None, initial:
     if recipe.dorefa is not None:
         bits = recipe.dorefa
         dorefa_(net, bits.weight_bits, bits.activation_bits, bits.gradient_bits, exclude=list(recipe.exclude))
+    if earlier is not None:
+        _go_on_from_(net, earlier, recipe)
     if initial:
         stages.prune(net, recipe)
     return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
+
+
+def _ternary_run(path: Path, recipe: Recipe) -> dict[str, Tensor] | None:
+    """The tensors of `path` if it is the final.safetensors of a run that made weights ternary, else None."""
+    if path.suffix != ".safetensors":
+        return None
+    tensors, metadata = _read(path)
+    if "recipe" not in metadata or not any(key.endswith(_LATENT) for key in tensors):
+        return None
+    if recipe.post_training_images:
+        raise UserError(f"{recipe.init} is ternary already; leave out post_training_images, or give float weights")
+    return tensors
+
+
+def _go_on_from_(net: nn.Module, tensors: dict[str, Tensor], recipe: Recipe) -> None:
+    """Latents, scales and batch norms of an earlier run; activations are calibrated anew when their epoch comes."""
+    weights = {key: value for key, value in tensors.items() if not key.startswith(QUANTIZERS)}
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelFileError(
+            f"the run {recipe.init} does not fit this recipe ({reason}); take its model and method, or float weights"
+        ) from error
 
 
 def _start_from_post_training_(net: nn.Module, method: Method, recipe: Recipe, images: TrainingImages | None) -> None:

@@ -102,6 +102,8 @@ def joined(again: str = _RESUMED) -> Iterator[Ranks]:
     with _told(ranks, again):
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
         yield ranks
+        if device.type == "cpu":  # Gloo's threads outlive the group: let them drop our tensors before Python ends
+            dist.barrier()
         dist.destroy_process_group()
 
 

@@ -151,7 +151,8 @@ class Recipe(_Table):
     "resized" a random part of a random size, mirrored; "centre" the middle, as in evaluation. CIFAR-10 has "random"."""
     init: str | None = None
     """Float weights to start from, a safetensors file or torchvision's .pth, or the URL of one of them that ends in
-    "#sha256=" and at least 8 digits of its checksum; none starts from random ones."""
+    "#sha256=" and at least 8 digits of its checksum; none starts from random ones. The final.safetensors of a run with
+    the same model and method is trained on from its latent weights and scales."""
     method: Method | None = None
     """How weights are made ternary; none trains a float network."""
     post_training_images: Count = 0
