@@ -34,9 +34,9 @@ RUNS: dict[str, tuple[str, ...]] = {
     **{f"penalty-{d}": (f"density.target={d / 100}",) for d in (35, 25, 15)},
     **{
         f"constant-{d}": (*TTQ, FORM % ("ttq-constant-sparsity", "sparsity", 1 - d / 100))
-        for d in (50, 35, 25, 10, 100, 65)
+        for d in (50, 35, 10, 100)
     },
-    **{f"threshold-{t}": (*TTQ, FORM % ("ttq", "threshold", t / 100)) for t in (5, 20, 10, 2)},
+    **{f"threshold-{t}": (*TTQ, FORM % ("ttq", "threshold", t / 100)) for t in (5, 20, 10)},
 }
 
 

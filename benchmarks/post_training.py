@@ -36,6 +36,7 @@ from tritkit.post import (
     BETTER,
     CHANNELS,
     FAITHFUL,
+    LAYERWISE,
     BitsPerWeight,
     Compensate,
     Descend,
@@ -64,6 +65,7 @@ IMAGES, HELD_OUT, BATCH = 1024, 45_000, 256
 FORMS: dict[str, Steps | Faithful] = {
     "faithful": FAITHFUL,
     "faithful, power-of-two activations": Faithful(PowerOfTwo()),
+    "layerwise": LAYERWISE,
     "better": BETTER,
     "better, power-of-two activations": Steps(BETTER.weights, BETTER.norm, PowerOfTwo()),
 }
@@ -73,10 +75,11 @@ LADDER: dict[str, Steps | Faithful] = {
     "+ error compensation": Steps((Compensate(),), Regress()),
     "+ solved for the ternary network's inputs": Steps((Solve(), Compensate()), Regress()),
     "+ scales fitted together": Steps((Solve(), Compensate(), Descend(1, 0)), Regress()),
-    "+ coordinate descent (better)": BETTER,
-    "better, three passes of compensation": Steps((Solve(), Compensate(3), Descend()), Regress()),
-    "better, moments matched instead of regression": Steps(BETTER.weights, MatchMoments()),
-    "better, activation ranges of least squared error": Steps(BETTER.weights, BETTER.norm, MSE()),
+    "+ coordinate descent (layerwise)": LAYERWISE,
+    "layerwise, three passes of compensation": Steps((Solve(), Compensate(3), Descend()), Regress()),
+    "layerwise, moments matched instead of regression": Steps(LAYERWISE.weights, MatchMoments()),
+    "layerwise, activation ranges of least squared error": Steps(LAYERWISE.weights, LAYERWISE.norm, MSE()),
+    "+ descent on the network's outputs (better)": BETTER,
 }
 
 

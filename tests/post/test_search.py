@@ -175,3 +175,31 @@ def test_the_power_of_two_with_the_nearest_codes_is_taken() -> None:
     choose = search.of_grid(Rows(layout, torch.ones(1, 2, dtype=torch.float64), four, four))
     for weights, wanted in (((3.2, -0.9), 4), ((2.2, 0.9), 2), ((0.0, 0.06), 0.0625), ((9.0, 9.0), 4)):
         assert [float(s) for s in choose(0, torch.tensor([weights], dtype=torch.float64))] == [wanted, wanted]
+
+
+@pytest.mark.parametrize("multipliers", ["any", "power-of-two"])
+def test_all_codes_of_a_small_group_are_tried(multipliers: str) -> None:
+    layout = Layout.of(FGQ(4, multipliers=multipliers), torch.Size((8, 4)))  # type: ignore[arg-type]
+    w, h = _random(8, 4), _hessian(4)
+    start = search.plain(w, layout)
+    found = search.tried(w, start, h, sweeps=1)
+    for o in range(8):
+        row, truth = w[o : o + 1].numpy(), h.numpy()
+        errors = []
+        for codes in product((-1.0, 0.0, 1.0), repeat=4):
+            c = np.array([codes])
+            fitted = [((c @ truth @ row.T) / (c @ truth @ c.T)).item()] if c.any() else [0.0]
+            scales = fitted if multipliers == "any" else [float(start.pos[o, 0]) / 2**j for j in range(7)]
+            errors += [_error(row, s * c, truth) for s in scales]
+        assert _error(row, found.weights()[o : o + 1].numpy(), truth) == pytest.approx(min(errors))
+    assert bool((found.pos >= 0).all())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_improving_never_makes_a_row_worse(method: FGQ) -> None:
+    layout = Layout.of(method, torch.Size((6, 8, 3, 3)))
+    w, h = _random(6, 72), _hessian(72)
+    start = search.plain(w, layout)
+    errors = [search.row_errors(w, rows, h) for rows in (start, search.improved(w, start, h, sweeps=3))]
+    assert bool((errors[1] <= errors[0] * (1 + 1e-9)).all())
+    assert float(errors[1].sum()) < 0.8 * float(errors[0].sum())

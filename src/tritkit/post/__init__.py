@@ -14,20 +14,22 @@ from __future__ import annotations
 from tritkit.post.counts import Counts, LayerCount, count
 from tritkit.post.mixed import BitsPerWeight, Budget, Multiplications, choose_group_sizes
 from tritkit.post.power_of_two import PowerOfTwo
-from tritkit.post.quantizing import BETTER, FAITHFUL, UNIT, Faithful, Steps, quantize
+from tritkit.post.quantizing import BETTER, FAITHFUL, LAYERWISE, UNIT, Faithful, Steps, quantize
 from tritkit.post.start import CHANNELS, start_
-from tritkit.post.steps import Compensate, Descend, MatchMoments, Nearest, Regress, Solve
+from tritkit.post.steps import Compensate, Descend, DescendLogits, MatchMoments, Nearest, Regress, Solve
 
 __all__ = [
     "BETTER",
     "CHANNELS",
     "FAITHFUL",
+    "LAYERWISE",
     "UNIT",
     "BitsPerWeight",
     "Budget",
     "Compensate",
     "Counts",
     "Descend",
+    "DescendLogits",
     "Faithful",
     "LayerCount",
     "MatchMoments",

@@ -78,6 +78,17 @@ class Rows:
         pos, neg = torch.where(pick, other.pos, self.pos), torch.where(pick, other.neg, self.neg)
         return replace(self, codes=torch.where(pick, other.codes, self.codes), pos=pos, neg=neg)
 
+    def some(self, part: slice) -> Rows:
+        """Only these rows."""
+        return replace(self, codes=self.codes[part], pos=self.pos[part], neg=self.neg[part])
+
+    def replaced(self, part: slice, new: Rows) -> Rows:
+        """With those of `new` in place of these rows."""
+        values = [self.codes.clone(), self.pos.clone(), self.neg.clone()]
+        for value, some in zip(values, (new.codes, new.pos, new.neg), strict=True):
+            value[part] = some
+        return Rows(self.layout, *values)
+
     def ternary(self) -> Ternary:
         """As the value the other parts use, with scales on the integer grid of deployment."""
         shape, method = self.layout.shape, self.layout.method

@@ -17,7 +17,7 @@ from tritkit.methods import FGQ
 from tritkit.post.images import collect
 from tritkit.post.layers import Layer
 from tritkit.post.moments import Moments, as_columns, moments_of
-from tritkit.post.quantizing import BETTER, Progress, _fold, _Quantizing, _set_norm_
+from tritkit.post.quantizing import LAYERWISE, Progress, _fold, _Quantizing, _set_norm_
 from tritkit.post.steps import Compensate, Regress, Solve
 from tritkit.surgery import Select
 
@@ -136,7 +136,7 @@ class _Measuring(_Quantizing):
     def __init__(
         self, net: nn.Module, sizes: Sequence[int], images: Tensor, exclude: Select | None, progress: Progress | None
     ) -> None:
-        super().__init__(net, FGQ(sizes[-1]), images, exclude, BETTER, progress)
+        super().__init__(net, FGQ(sizes[-1]), images, exclude, LAYERWISE, progress)
         self._sizes, self._images = sizes, images
         self._errors: dict[str, dict[int, float]] = {}
         self._twins_of: dict[str, Layer] = {}  # at the largest size

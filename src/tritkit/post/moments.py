@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tritkit.post.layers import Layer
 from tritkit.processes import Processes
 
-__all__ = ["Moments", "Share", "as_columns", "as_weight", "moments_of"]
+__all__ = ["Moments", "Share", "as_columns", "as_weight", "columns_of", "moments_of", "patches_of"]
 
 _ROWS = 1 << 17  # patches that are looked at: many times K, where there are that many
 _CHUNK = 32  # images
@@ -124,7 +124,7 @@ def _chunks(layer: Layer, x: Tensor, target: Tensor, share: Share) -> Iterator[t
     for start in range(0, len(x), _CHUNK):
         part = slice(start, start + _CHUNK)
         taken = torch.randperm(positions, generator=draw)[:wanted] if wanted < positions else slice(None)
-        pair = (_patches(layer.module, x[part]), target[part].flatten(2))
+        pair = (patches_of(layer.module, x[part]), columns_of(layer.module, target[part]))
         patches, goal = (rows[:, :, taken].transpose(1, 2).flatten(0, 1) for rows in pair)
         yield patches, goal
 
@@ -133,8 +133,19 @@ def _flat(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
+def columns_of(module: nn.Module, values: Tensor) -> Tensor:
+    """The inputs of a linear layer, or the outputs of any layer, as [n, channels, positions]."""
+    if isinstance(module, nn.Linear):
+        return values.reshape(len(values), -1, values.shape[-1]).transpose(1, 2)
+    return values.flatten(2)
+
+
+def patches_of(module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+    """The inputs x of a layer as [n, K, positions], K ordered (ky, kx, input channel)."""
+    return columns_of(module, x) if isinstance(module, nn.Linear) else _patches(module, x)
+
+
 def _patches(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """[n, K, positions] with K ordered (ky, kx, input channel)."""
     height, width = conv.kernel_size
     if isinstance(conv.padding, str):
         same = conv.padding == "same"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,16 +16,17 @@ from tritkit.deploy.lower_weights import int8_weight
 from tritkit.errors import UserError
 from tritkit.methods import FGQ, Method
 from tritkit.observers import Observer, Percentile, Range
+from tritkit.post.curvature import Curvature, curvatures
 from tritkit.post.groups import Layout
 from tritkit.post.images import check_fit, collect
 from tritkit.post.layers import Layer, find_layers
 from tritkit.post.moments import Moments, Share, as_columns, moments_of
-from tritkit.post.steps import Compensate, Descend, Fold, NormStep, Regress, Solve, WeightStep
+from tritkit.post.steps import Compensate, Descend, DescendLogits, Fold, NormStep, Regress, Solve, WeightStep
 from tritkit.post.walk import Runner
 from tritkit.processes import ALONE, Processes
 from tritkit.surgery import Select, ternarize_
 
-__all__ = ["BETTER", "FAITHFUL", "UNIT", "Faithful", "Progress", "Steps", "quantize"]
+__all__ = ["BETTER", "FAITHFUL", "LAYERWISE", "UNIT", "Faithful", "Progress", "Steps", "quantize"]
 
 Progress = Callable[[int, int, str], None]
 """Called with (layers done, layers in all, name of the layer that comes)."""
@@ -57,8 +58,10 @@ class Steps:
 
 
 FAITHFUL = Faithful()
-BETTER = Steps((Solve(), Compensate(), Descend()), Regress())
-"""The default: codes, scales and shifts that keep each layer's outputs on the calibration images."""
+LAYERWISE = Steps((Solve(), Compensate(), Descend()), Regress())
+"""Codes, scales and shifts that keep each layer's outputs on the calibration images. What training begins with."""
+BETTER = Steps((*LAYERWISE.weights, DescendLogits()), Regress())
+"""The default: then codes and scales that keep the network's outputs, as far as they follow from the layer's."""
 
 
 def quantize(
@@ -91,8 +94,9 @@ def quantize(
     for given in method.values() if isinstance(method, Mapping) else [method]:
         if not isinstance(given, FGQ):
             raise UserError(f"post-training quantization takes FGQ (any group size), got {given!r}")
-    batch = collect(loader, images)
-    return _Quantizing(net, method, batch, exclude, steps, progress, processes).run()
+    with torch.inference_mode(False):  # gradients are needed, and what is made should train
+        batch = collect(loader, images)
+        return _Quantizing(net, method, batch, exclude, steps, progress, processes).run()
 
 
 class _Quantizing:
@@ -124,6 +128,10 @@ class _Quantizing:
         self._float = Runner(floating, images, keep=wanted)  # runs as far as targets are asked for
         self._runner = Runner(self.net, images, self._prepare)
         self._modules = dict(self.net.named_modules())
+        self._curvatures: dict[str, Curvature] = {}
+        if isinstance(steps, Steps) and any(isinstance(step, DescendLogits) for step in steps.weights):
+            theirs = find_layers(floating, lambda name, _: name not in self.methods)[0]
+            self._curvatures = curvatures(floating, theirs, images, self.share)
 
     def run(self) -> GraphModule:
         for layer in self.others:
@@ -153,7 +161,7 @@ class _Quantizing:
             return
         x = self._runner.value(layer.node.all_input_nodes[0])
         moments = moments_of(layer, x, self._target(layer), self.share)
-        fold = _fold(layer, method, moments)
+        fold = _fold(layer, method, moments, self._curvatures.get(layer.name))
         for step in self.steps.weights:
             step(fold)
         layer.module.weight.data = fold.ternary().dequantize()
@@ -184,8 +192,8 @@ def _methods(method: Method | Mapping[str, Method], names: list[str]) -> dict[st
     return {name: chosen for name, chosen in each.items() if isinstance(chosen, FGQ)}
 
 
-def _fold(layer: Layer, method: FGQ, moments: Moments) -> Fold:
-    """The float weights, times their batch norm's factors as outputs are wanted behind it, and the moments."""
+def _fold(layer: Layer, method: FGQ, moments: Moments, curvature: Curvature | None = None) -> Fold:
+    """The float weights, times their batch norm's factors as outputs are wanted behind it, and what was measured."""
     start = as_columns(layer.weight()).double()
     factor = _norm_factor(layer)
     if factor is not None:
@@ -195,7 +203,9 @@ def _fold(layer: Layer, method: FGQ, moments: Moments) -> Fold:
     start, h = start[:, order], moments.h[order][:, order]
     ridge = (_RIDGE + len(h) / moments.count) * float(h.diagonal().mean()) or 1.0
     h = h + ridge * torch.eye(len(h), dtype=h.dtype)
-    return Fold(layout, start, h, moments.c[:, order] + ridge * start, ridge)
+    if curvature is not None:
+        curvature = replace(curvature, inputs=curvature.inputs[order][:, order])
+    return Fold(layout, start, h, moments.c[:, order] + ridge * start, ridge, curvature)
 
 
 def _norm_factor(layer: Layer) -> Tensor | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -15,8 +17,23 @@ from torch import Tensor
 from tritkit.post.groups import Layout, Rows
 from tritkit.ternary import powers_of_two
 
-__all__ = ["compensated", "descended", "given", "of_grid", "plain", "refitted", "rounded", "row_errors", "solved"]
+__all__ = [
+    "compensated",
+    "descended",
+    "given",
+    "improved",
+    "of_grid",
+    "plain",
+    "refitted",
+    "rounded",
+    "row_errors",
+    "solved",
+    "tried",
+]
 
+
+EXACT = 4
+"""The largest groups whose codes are all tried."""
 
 Scales = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 """The number of a group and its weights [O, n] to its scales (Wp, Wn) [O]."""
@@ -151,6 +168,71 @@ def descended(w: Tensor, rows: Rows, h: Tensor, sweeps: int) -> Rows:
         if not changed:
             break
     return replace(rows, codes=codes)
+
+
+def improved(w: Tensor, rows: Rows, h: Tensor, sweeps: int) -> Rows:
+    """Better codes and scales by the strongest search there is for these groups: all codes of small ones are `tried`;
+    large ones get the best scales, where their multipliers are free, and are `descended`.
+    """
+    method = rows.layout.method
+    if method.scales == "shared" and max(torch.tensor(rows.layout.bounds).diff()) <= EXACT:
+        return tried(w, rows, h, sweeps)
+    return descended(w, rows if method.multipliers == "power-of-two" else refitted(w, rows, h), h, sweeps)
+
+
+def tried(w: Tensor, rows: Rows, h: Tensor, sweeps: int) -> Rows:
+    """Group by group, all others fixed: of all 3^n codes with the best scale each, the ones that leave the least error.
+
+    With H_g the group's block of H and b = w'_g·H_g − ((w' − w)·H)_g, codes c with scale s change the error of the row
+    by s²·c·H_g·cᵀ − 2·s·b·cᵀ from what it is without the group. For shared scales and small groups. Scales are free, or
+    1, 1/2, ... 1/64 of the largest of the row where multipliers are powers of two.
+    """
+    codes, pos, now = rows.codes.clone(), rows.pos.clone(), rows.weights()
+    powers = rows.layout.method.multipliers == "power-of-two"
+    grid = rows.pos.amax(dim=1, keepdim=True) / 2.0 ** torch.arange(7) if powers else None
+    slope = (now - w) @ h
+    for _ in range(sweeps):
+        before = codes.clone()
+        for g, (start, stop) in enumerate(zip(rows.layout.bounds, rows.layout.bounds[1:], strict=False)):
+            part = slice(start, stop)
+            block, old = h[part, part], now[:, part]
+            pull = old @ block - slope[:, part]
+            chosen, scale, change = _best_codes(pull, block, grid)
+            worth = change < ((old @ block - 2 * pull) * old).sum(dim=1) * (1 + 1e-9) - 1e-300
+            new = torch.where(worth[:, None], chosen * scale[:, None], old)
+            slope += (new - old) @ h[part]
+            codes[:, part] = torch.where(worth[:, None], chosen, codes[:, part])
+            pos[:, g] = torch.where(worth, scale, pos[:, g])
+            now[:, part] = new
+        if torch.equal(codes, before):
+            break
+    return replace(rows, codes=codes, pos=pos, neg=pos)
+
+
+def _best_codes(pull: Tensor, block: Tensor, grid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(codes [O, n], scale [O], change of the error [O]) for b = pull [O, n], H_g = block and, unless scales are free,
+    those allowed, grid [O, S].
+    """
+    patterns = _patterns(len(block))
+    power = ((patterns @ block) * patterns).sum(dim=1)
+    along = pull @ patterns.T
+    if grid is None:
+        change, best = (-along.square() / power).min(dim=1)
+        scale = along.gather(1, best[:, None])[:, 0].abs() / power[best]
+    else:
+        changes = grid[:, :, None].square() * power - 2 * grid[:, :, None] * along.abs()[:, None, :]
+        change, place = changes.flatten(1).min(dim=1)
+        best = place % len(patterns)
+        scale = grid.gather(1, place[:, None] // len(patterns))[:, 0]
+    sign = along.gather(1, best[:, None])[:, 0].sign()
+    return patterns[best] * sign[:, None], scale, change
+
+
+@cache
+def _patterns(n: int) -> Tensor:
+    """float64 [(3^n − 1) / 2, n]: all codes but zero, of c and −c one."""
+    every = [codes for codes in product((-1.0, 0.0, 1.0), repeat=n) if codes > (0.0,) * n]
+    return torch.tensor(every, dtype=torch.float64)
 
 
 def _nearest(w: Tensor, pos: Tensor, neg: Tensor) -> Tensor:

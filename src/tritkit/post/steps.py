@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tritkit.errors import UserError
 from tritkit.post import search
+from tritkit.post.curvature import Curvature
 from tritkit.post.groups import Layout, Rows
 from tritkit.post.moments import Moments
 from tritkit.ternary import Ternary
@@ -21,6 +22,7 @@ from tritkit.ternary import Ternary
 __all__ = [
     "Compensate",
     "Descend",
+    "DescendLogits",
     "Fold",
     "MatchMoments",
     "Nearest",
@@ -31,6 +33,8 @@ __all__ = [
     "WeightStep",
 ]
 
+_BLOCKS = 8  # parts of the rows that descend one after the other; the rows of a part do so at once
+
 
 @dataclass(eq=False)
 class Fold:
@@ -38,6 +42,7 @@ class Fold:
 
     start: the float layer's weights, float64 [O, K]. w: the wanted ones. rows: the ternary ones so far.
     h, c: the layer's `Moments`, with `ridge` on h's diagonal, which holds weights near `start`.
+    curvature: what the layer's errors do to the network's outputs, columns in the layout's order; None: not measured.
     """
 
     layout: Layout
@@ -45,6 +50,7 @@ class Fold:
     h: Tensor
     c: Tensor
     ridge: float
+    curvature: Curvature | None = None
     rows: Rows | None = None
     w: Tensor = field(init=False)
 
@@ -134,6 +140,49 @@ class Descend(WeightStep):
     def _refit(self, fold: Fold) -> Rows:
         """The rows, with better scales where there are."""
         return fold.offer(search.refitted(fold.w, fold.taken(), fold.h))
+
+
+@dataclass(frozen=True)
+class DescendLogits(WeightStep):
+    """Descent on what the errors D of all rows together do to the *network's* outputs, trace(G·D·A·Dᵀ): see
+    `post.curvature`. Some rows at a time, with what the others are wrong by: for row o the wanted weights are
+    w_o − Σ G_op/G_oo · D_p over the other rows p. `rounds` times over all rows.
+
+    layerwise: the share of the layer's own outputs in what is kept, 0..1: of H in A, and of the identity in G, as both
+        are measured on few images.
+    """
+
+    rounds: int = 2
+    sweeps: int = 2
+    layerwise: float = 0.2
+
+    def __call__(self, fold: Fold) -> None:
+        if fold.curvature is None:
+            return
+        rows = fold.taken()
+        g, a = self._blended(fold.curvature, fold.h)
+        gap = rows.weights() - fold.w
+        size = -(-len(gap) // _BLOCKS)
+        for start in [*range(0, len(gap), size)] * self.rounds:
+            part = slice(start, start + size)
+            others = (g[part] @ gap) / g.diagonal()[part, None] - gap[part]
+            wanted = fold.w[part] - others
+            new = search.improved(wanted, rows.some(part), a, self.sweeps)
+            step = new.weights() - fold.w[part] - gap[part]
+            along = step @ a
+            if 2 * ((g[part] @ gap) * along).sum() + ((g[part, part] @ along) * step).sum() < 0:
+                rows = rows.replaced(part, new)
+                gap[part] += step
+        fold.rows = rows
+
+    def _blended(self, curvature: Curvature, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(G, A), each with its share of what the layer alone would have."""
+        blended = []
+        for measured, own in ((curvature.outputs, torch.eye(len(curvature.outputs)).to(h)), (curvature.inputs, h)):
+            size = float(measured.diagonal().mean())
+            ours = own * ((size / float(own.diagonal().mean())) if size else 1.0)
+            blended.append((1 - self.layerwise) * measured + self.layerwise * ours)
+        return blended[0], blended[1]
 
 
 @dataclass(frozen=True)

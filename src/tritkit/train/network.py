@@ -16,7 +16,7 @@ from tritkit.activations import QUANTIZERS, calibrate, freeze_, quantize_activat
 from tritkit.errors import ModelFileError, UserError
 from tritkit.low_bit import dorefa_
 from tritkit.methods import FGQ, Method
-from tritkit.post import CHANNELS, UNIT, quantize, start_
+from tritkit.post import CHANNELS, LAYERWISE, UNIT, quantize, start_
 from tritkit.surgery import latent_of, named_ternary, reestimate_bn_, snap_scales_, ternarize_, ternarizer_of
 from tritkit.train import stages
 from tritkit.train.files import write_whole
@@ -85,7 +85,7 @@ def _start_from_post_training_(net: nn.Module, method: Method, recipe: Recipe, i
     groups = method if isinstance(method, FGQ) else CHANNELS
     batches, processes = images.plain(count, UNIT)
     exclude = list(recipe.exclude)
-    quantized = quantize(net, groups, batches, exclude=exclude, images=count, processes=processes)
+    quantized = quantize(net, groups, batches, exclude=exclude, steps=LAYERWISE, images=count, processes=processes)
     start_(net, quantized, method)
 
 
