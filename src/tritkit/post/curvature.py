@@ -27,7 +27,7 @@ __all__ = ["TEMPERATURE", "VECTORS", "Curvature", "curvatures"]
 TEMPERATURE = 4.0  # T: training images leave softmax(z) hardly a direction in which it moves
 VECTORS = 2  # directions v an image
 _CHUNK = 16  # images; divides the share of every process
-_SKETCH = 64  # rows of M that A is computed from, mixed at random where there are more
+_SKETCH = 64  # with more outputs than this, so many random mixtures of M's rows and columns stand for all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +68,26 @@ class _Sums:
         """What one direction says, by the gradient at `end`; None: the outputs do not depend on it."""
         if gradient is None:
             return
-        moved = columns_of(self.layer.module, gradient) @ patches.transpose(1, 2)
-        self.g += torch.einsum("nok,npk->op", moved, moved).double()
-        if moved.shape[1] > _SKETCH:  # the mean over the signs is the whole
-            signs = torch.randint(0, 2, (_SKETCH, moved.shape[1]), generator=generator) * 2.0 - 1
-            moved = (signs / _SKETCH**0.5) @ moved
-        rows = moved.flatten(0, 1)
-        self.a += (rows.T @ rows).double()
+        moved = columns_of(self.layer.module, gradient)
+        mixed = generator if moved.shape[1] > _SKETCH else None
+        a, g = _rows(moved, patches, mixed), _rows(patches, moved, mixed)
+        self.a += (a.T @ a).double()
+        self.g += (g.T @ g).double()
+
+
+def _rows(left: Tensor, right: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Rows r whose r·rᵀ sum to Mᵀ·M over all images, M = left·rightᵀ: those of M, or random mixtures of them, whose
+    mean over the signs is the same.
+
+    left, right: [n, channels, positions].
+    """
+    if left.shape[2] == 1:
+        single: Tensor = left.norm(dim=1) * right[:, :, 0]
+        return single
+    if generator is not None and left.shape[1] > _SKETCH:
+        signs = torch.randint(0, 2, (_SKETCH, left.shape[1]), generator=generator) * 2.0 - 1
+        left = (signs / _SKETCH**0.5) @ left
+    return (left @ right.transpose(1, 2)).flatten(0, 1)
 
 
 def curvatures(net: GraphModule, layers: list[Layer], images: Tensor, share: Share) -> dict[str, Curvature]:
@@ -122,10 +135,14 @@ def _centred(one: _Sums) -> Tensor:
 
 
 def _direction(outputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal numbers whose covariance is F for each image; the identity where there is one output."""
+    """Normal numbers whose covariance is F for each image; the identity where there is one output.
+
+    outputs: classes along the second axis, or the last of three.
+    """
     drawn = torch.randn(outputs.shape, generator=generator)
-    if outputs.dim() < 2 or outputs.shape[1] == 1:
+    axis = 2 if outputs.dim() == 3 else 1
+    if outputs.dim() < 2 or outputs.shape[axis] == 1:
         return drawn
-    p = (outputs / TEMPERATURE).softmax(1)
+    p = (outputs / TEMPERATURE).softmax(axis)
     drawn = drawn * p.sqrt()
-    return drawn - p * drawn.sum(dim=1, keepdim=True)
+    return drawn - p * drawn.sum(dim=axis, keepdim=True)
