@@ -49,6 +49,12 @@ class Run(NamedTuple):
         return str(method["name"]) + (f", a scale for {size} weights" if size else f", a scale a {per}" if per else "")
 
     @property
+    def earlier(self) -> str | None:
+        """The run whose final weights it trains on."""
+        init = self.recipe["init"] or ""
+        return init.split("/")[1] if init.startswith("results/") else None
+
+    @property
     def integer(self) -> dict[str, Any] | None:
         path = RESULTS / self.name / "integer.json"
         return json.loads(path.read_text()) if path.exists() else None
@@ -87,11 +93,6 @@ def measure(run: Run, data: str | None) -> None:
 def row(run: Run) -> list[str]:
     """What the page says of a run."""
     seconds = sum(epoch["seconds"] for epoch in run.epochs)
-    start = (
-        "random"
-        if run.recipe["init"] is None
-        else "float" + (" by way of post-training" if run.recipe.get("post_training_images") else "")
-    )
     distill = run.recipe["distill"] or {"model": "–"}
     teacher = distill["model"].replace("cifar-resnet", "ResNet-") + (" in 8 bits" if distill.get("bits") == 8 else "")
     budget = f"{run.recipe['epochs']} epochs, {seconds / 60:.0f} min on {run.hardware['threads']} core(s)"
@@ -102,7 +103,7 @@ def row(run: Run) -> list[str]:
     return [
         f"ResNet-{run.depth}",
         f"[{run.method}](../recipes/{run.name}.toml)",
-        start,
+        start(run),
         teacher,
         budget,
         f"{run.epochs[-1]['train_error']:.2%}",
@@ -113,6 +114,15 @@ def row(run: Run) -> list[str]:
         "–" if paper is None else f"{paper:.2f} %",
         f"[record](../results/{run.name}/record.jsonl)",
     ]
+
+
+def start(run: Run) -> str:
+    """What its first step begins with."""
+    if run.recipe["init"] is None:
+        return "random"
+    if run.earlier:
+        return f"the end of [{run.earlier}](../recipes/{run.earlier}.toml)"
+    return "float" + (" by way of post-training" if run.recipe.get("post_training_images") else "")
 
 
 def integer_error(run: Run) -> str:
@@ -132,7 +142,7 @@ def readme(found: list[Run]) -> str:
     lines = ["| CIFAR-10 | test error, simulated | integer network in `Session` | file | |", "|---|---|---|---|---|"]
     for run in found:
         size = "–" if run.integer is None else f"{run.integer['bytes']:,} bytes"
-        name = f"ResNet-{run.depth}, {run.method}"
+        name = f"ResNet-{run.depth}, {run.method}" + (", trained on" if run.earlier else "")
         links = f"[recipe](recipes/{run.name}.toml), [record](results/{run.name}/record.jsonl)"
         error = integer_error(run).strip("*")
         lines.append(_line([name, f"{run.final['test_error']:.2%}", error, size, links]))
@@ -186,9 +196,10 @@ INTRO = """# CIFAR-10
 
 Made by `benchmarks/cifar10.py` of the records in `results/`; a record is written while its run goes on.
 
-Every ternary network starts from published float weights (the float parent), keeps its first layer and classifier in
-int8 and has 8-bit activations. Test errors are of the whole test set, which a run reads once, at its end, and which
-chose no setting: *simulated* by PyTorch with float arithmetic on 8-bit values, and of the exported file in `Session`.
+Every ternary network starts from published float weights (the float parent), or where another run ended, keeps its
+first layer and classifier in int8 and has 8-bit activations. Test errors are of the whole test set, which a run reads
+once, at its end, and which chose no setting: *simulated* by PyTorch with float arithmetic on 8-bit values, and of the
+exported file in `Session`.
 One seed each; the standard error of one test set is about 0.27 points. Minutes are of a machine with other work to do.
 
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/density.py --train --data DIR     # runs what is not finished, records under results/density/
     python benchmarks/density.py --measure --data DIR   # error and milliseconds of the exported files, in `Session`
-    python benchmarks/density.py                        # runs nothing: the table and docs/pictures/density.png
+    python benchmarks/density.py                        # runs nothing: docs/density.md and its picture
 
 `penalty-D` draws LSQ's layers to a mean density of D % (recipes/density-resnet20.toml). The others are the two forms of
 TTQ's Figure 5: `constant-D` has the same share of weights in every layer, `threshold-T` has Δ = T / 100 · max |w|. All
@@ -18,11 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS, PICTURE = ROOT / "results" / "density", ROOT / "docs" / "pictures" / "density.png"
+RESULTS, PAGE = ROOT / "results" / "density", ROOT / "docs" / "density.md"
+PICTURE = ROOT / "docs" / "pictures" / "density.png"
 RECIPE = ROOT / "recipes" / "density-resnet20.toml"
 FLOAT_ERROR = 8.27  # of the weights that all begin with, in %
 BATCH, THREADS, RUNS_TIMED = 64, 2, 60
@@ -32,10 +34,7 @@ FORM = 'method={name="%s", init="data", latent_gradient="straight-through", %s=%
 RUNS: dict[str, tuple[str, ...]] = {
     "free": ("density=none",),
     **{f"penalty-{d}": (f"density.target={d / 100}",) for d in (35, 25, 15)},
-    **{
-        f"constant-{d}": (*TTQ, FORM % ("ttq-constant-sparsity", "sparsity", 1 - d / 100))
-        for d in (50, 35, 10, 100)
-    },
+    **{f"constant-{d}": (*TTQ, FORM % ("ttq-constant-sparsity", "sparsity", 1 - d / 100)) for d in (50, 35, 10, 100)},
     **{f"threshold-{t}": (*TTQ, FORM % ("ttq", "threshold", t / 100)) for t in (5, 20, 10)},
 }
 
@@ -53,6 +52,7 @@ def finished() -> list[str]:
 def measure(names: list[str], data: str) -> None:
     """Export all, count their errors, then time them in turn."""
     import tritkit
+    from tritkit.bench.facts import cpu_name
     from tritkit.cli.app import run_app
     from tritkit.cli.evaluation import wrong_in_session
     from tritkit.data import load_cifar10
@@ -70,7 +70,8 @@ def measure(names: list[str], data: str) -> None:
             rows[name] = {"error_percent": 100 * wrong / len(test), "bytes": path.stat().st_size, **density_of(name)}
         for name, milliseconds in timed(sessions).items():
             rows[name]["ms"] = milliseconds
-    facts = {"batch": BATCH, "threads": THREADS, "images": len(test), "rows": rows}
+    epochs = tomllib.loads(RECIPE.read_text())["epochs"]
+    facts = {"batch": BATCH, "threads": THREADS, "images": len(test), "cpu": cpu_name(), "epochs": epochs, "rows": rows}
     (RESULTS / "table.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
@@ -157,11 +158,40 @@ def main() -> None:
         measure(finished(), arguments.data)
     facts = json.loads((RESULTS / "table.json").read_text())
     draw(facts)
-    print("| run | density | error, % | ms | bytes |\n|---|---|---|---|---|")
-    for name, row in facts["rows"].items():
-        numbers = f"{row['density']:.1%} | {row['error_percent']:.2f} | {row['ms']:.2f} | {row['bytes']:,}"
-        print(f"| {name} | {numbers} |")
+    PAGE.write_text(page(facts))
+    print(f"{PAGE.relative_to(ROOT)}: {', '.join(facts['rows'])}")
 
+
+def page(facts: dict[str, Any]) -> str:
+    """The page: what was done, a table of the runs, the picture."""
+    knees = [knee(rows) for rows in families(facts["rows"]).values()]
+    lines = []
+    for name, row in facts["rows"].items():
+        mark = " (knee)" if row in knees else ""
+        numbers = f"{row['density']:.1%} | {row['error_percent']:.2f} | {row['ms']:.2f} | {row['bytes']:,}"
+        lines.append(f"| [{name}](../results/density/{name}/record.jsonl){mark} | {numbers} |")
+    return PAGE_TEXT.format(table="\n".join(lines), picture=PICTURE.name, **facts)
+
+
+PAGE_TEXT = """# Density, error and time
+
+Made by `benchmarks/density.py`, which trains, measures and times all of it again.
+
+A zero costs the zero-skipping kernels nothing, so fewer weights mean less time, until the network loses too much. Here
+ternary ResNet-20s are trained to several densities, all from the same float weights (8.27 % error) with the same
+schedule of {epochs} epochs, which is short: the errors are there to be compared with each other. `[density]` in a
+recipe draws the layers of any method to fewer weights by a penalty, and the network decides which give most. Test
+errors are of the integer network in `Session`, whole test set, one seed; milliseconds are for {batch} pictures at once
+on {threads} threads of {cpu}, all networks in turn.
+
+| run | weights that are not zero (mean of the layers) | test error, % | ms | bytes |
+|---|---|---|---|---|
+{table}
+
+![Error against density and against time](pictures/{picture})
+
+The knee is the run furthest below the straight line between the ends of its curve.
+"""
 
 if __name__ == "__main__":
     main()
