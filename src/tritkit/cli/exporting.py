@@ -165,8 +165,9 @@ def image_norm(metadata: Mapping[str, str], source: Path) -> Norm:
     try:
         mean, std = (tuple(float(v) for v in metadata[key].split(",")) for key in ("normalize_mean", "normalize_std"))
     except (KeyError, ValueError) as error:
-        lack = "how images are normalised (normalize_mean, normalize_std)"
-        raise ModelFileError(f"{source} does not say {lack}") from error
+        example = '{"normalize_mean": "0.485,0.456,0.406", "normalize_std": "0.229,0.224,0.225"}'
+        hint = f"save it with safetensors' save_file(tensors, path, metadata) and metadata such as {example}"
+        raise ModelFileError(f"{source} does not say how images are normalised; {hint}") from error
     return mean, std
 
 
