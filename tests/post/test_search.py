@@ -72,6 +72,18 @@ def test_compensation_with_independent_inputs_is_plain_fgq(method: FGQ) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("near", [1, 5, 30])
+def test_far_columns_can_wait(method: FGQ, near: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout.of(method, torch.Size((6, 8, 3, 3)))
+    w, h = _random(6, 72), _hessian(72)
+    at_once = search.compensated(w, layout, h)
+    monkeypatch.setattr(search, "_NEAR", near)
+    later = search.compensated(w, layout, h)
+    assert torch.equal(at_once.codes, later.codes)
+    assert torch.allclose(at_once.weights(), later.weights())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_each_step_lowers_the_output_error(method: FGQ) -> None:
     layout = Layout.of(method, torch.Size((6, 8, 3, 3)))
     w, h = _random(6, 72), _hessian(72)

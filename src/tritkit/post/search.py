@@ -34,6 +34,8 @@ __all__ = [
 
 EXACT = 4
 """The largest groups whose codes are all tried."""
+_NEAR = 1024
+"""Columns: with more, to spread every error over all of them is bound by memory."""
 
 Scales = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 """The number of a group and its weights [O, n] to its scales (Wp, Wn) [O]."""
@@ -71,18 +73,22 @@ def compensated(w: Tensor, layout: Layout, h: Tensor, scales: Scales | None = No
         ones.
     """
     upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
-    w = w.clone()
+    w, errors = w.clone(), torch.zeros_like(w)
+    begin, end = 0, _NEAR  # columns that errors are spread over at once; those behind `end` wait for a product of many
     codes = torch.zeros_like(w)
     pos = w.new_zeros(len(w), layout.groups)
     neg = w.new_zeros(len(w), layout.groups)
     for g, (start, stop) in enumerate(zip(layout.bounds, layout.bounds[1:], strict=False)):
+        if stop > end:
+            w[:, end:] -= errors[:, begin:start] @ upper[begin:start, end:]
+            begin, end = start, max(start + _NEAR, stop)
         p, n = layout.scales(w[:, start:stop]) if scales is None else scales(g, w[:, start:stop])
         pos[:, g], neg[:, g] = p, n
         for k in range(start, stop):
             codes[:, k] = _nearest(w[:, k], p, n)
             value = codes[:, k] * torch.where(codes[:, k] > 0, p, n)
-            error = (w[:, k] - value) / upper[k, k]
-            w[:, k:] -= torch.outer(error, upper[k, k:])
+            errors[:, k] = (w[:, k] - value) / upper[k, k]
+            w[:, k:end] -= torch.outer(errors[:, k], upper[k, k:end])
     return _rows(layout, codes, pos, neg)
 
 
