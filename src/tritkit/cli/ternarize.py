@@ -89,7 +89,7 @@ def command(
 ) -> None:
     """Make a trained float network ternary without training it.
 
-    Needs some training images without labels; takes about a minute for a CIFAR ResNet. Under torchrun its processes
+    Needs some training images without labels; takes a minute or two for a CIFAR ResNet. Under torchrun its processes
     share the images.
     """
     ask = _method(group_size, group, multipliers)

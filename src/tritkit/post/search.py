@@ -101,8 +101,7 @@ def of_grid(rows: Rows) -> Scales:
     """For `compensated`: of 1, 1/2, ... 1/64 times the largest scale of the row, the one with whose nearest codes a
     group's weights lose least.
     """
-    top = torch.maximum(rows.pos, rows.neg).amax(dim=1, keepdim=True)
-    grid = top / 2.0 ** torch.arange(7)  # [O, 7]
+    grid = _powers_below_top(rows)
 
     def best(sizes: Tensor) -> Tensor:
         left = sizes[:, :, None] - grid[:, None, :] * (sizes[:, :, None] > grid[:, None, :] / 2)
@@ -114,6 +113,11 @@ def of_grid(rows: Rows) -> Scales:
         return best(weights.clamp(min=0)), best((-weights).clamp(min=0))
 
     return scales
+
+
+def _powers_below_top(rows: Rows) -> Tensor:
+    """[O, 7]: 1, 1/2, ... 1/64 times the largest scale of each row."""
+    return torch.maximum(rows.pos, rows.neg).amax(dim=1, keepdim=True) / 2.0 ** torch.arange(7)
 
 
 def refitted(w: Tensor, rows: Rows, h: Tensor) -> Rows:
@@ -194,8 +198,7 @@ def tried(w: Tensor, rows: Rows, h: Tensor, sweeps: int) -> Rows:
     1, 1/2, ... 1/64 of the largest of the row where multipliers are powers of two.
     """
     codes, pos, now = rows.codes.clone(), rows.pos.clone(), rows.weights()
-    powers = rows.layout.method.multipliers == "power-of-two"
-    grid = rows.pos.amax(dim=1, keepdim=True) / 2.0 ** torch.arange(7) if powers else None
+    grid = _powers_below_top(rows) if rows.layout.method.multipliers == "power-of-two" else None
     slope = (now - w) @ h
     for _ in range(sweeps):
         before = codes.clone()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,12 @@ def _ternary_run(path: Path, recipe: Recipe) -> dict[str, Tensor] | None:
     """The tensors of `path` if it is the final.safetensors of a run that made weights ternary, else None."""
     if path.suffix != ".safetensors":
         return None
-    tensors, metadata = _read(path)
-    if "recipe" not in metadata or not any(key.endswith(_LATENT) for key in tensors):
-        return None
+    with _opened(path) as file:  # float weights, perhaps large, are read by others
+        if "recipe" not in (file.metadata() or {}) or not any(key.endswith(_LATENT) for key in file.keys()):  # noqa: SIM118
+            return None
     if recipe.post_training_images:
         raise UserError(f"{recipe.init} is ternary already; leave out post_training_images, or give float weights")
-    return tensors
+    return _read(path)[0]
 
 
 def _go_on_from_(net: nn.Module, tensors: dict[str, Tensor], recipe: Recipe) -> None:
@@ -170,11 +172,17 @@ def trained_classes(path: str | Path) -> tuple[str, ...] | None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise UserError(f"no weights at {path}; give the path of a run's final.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is not a readable safetensors file: {error}") from error
 
