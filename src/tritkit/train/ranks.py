@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,6 +85,11 @@ class Ranks:
             dist.barrier()
 
 
+_QUIET = 0.2
+"""Seconds, without the interpreter's lock: Gloo's threads outlive the group, and one that still has to drop a tensor of
+the last exchange, for which it needs the lock, aborts the process once Python ends."""
+
+
 @contextmanager
 def joined(again: str = _RESUMED) -> Iterator[Ranks]:
     """The processes of the job that torchrun started this one in (by its environment), else this process alone.
@@ -102,9 +108,9 @@ def joined(again: str = _RESUMED) -> Iterator[Ranks]:
     with _told(ranks, again):
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
         yield ranks
-        if device.type == "cpu":  # Gloo's threads outlive the group: let them drop our tensors before Python ends
-            dist.barrier()
         dist.destroy_process_group()
+        if device.type == "cpu":
+            time.sleep(_QUIET)
 
 
 def _number(name: str, other: int) -> int:
