@@ -98,9 +98,13 @@ def timed(sessions: dict[str, Any]) -> dict[str, float]:
 
 def families(rows: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The runs of each curve, dense ones first."""
+    prefixes = {
+        "LSQ, a scale a channel, penalty": ("free", "penalty"),
+        "TTQ, constant sparsity": ("constant",),
+        "TTQ, threshold a share of max |w|": ("threshold",),
+    }
     named = {
-        "LSQ, a scale a channel, penalty": [row for name, row in rows.items() if not name.startswith("constant")],
-        "TTQ, constant sparsity": [row for name, row in rows.items() if name.startswith("constant")],
+        label: [row for name, row in rows.items() if name.startswith(starts)] for label, starts in prefixes.items()
     }
     return {label: sorted(some, key=lambda row: -row["density"]) for label, some in named.items() if some}
 

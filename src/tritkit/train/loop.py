@@ -125,14 +125,27 @@ def _trained(setting: _Setting, images: TrainingImages, test: EvaluationImages, 
         setting.out.mkdir(parents=True, exist_ok=True)
     if not resume and (setting.out / "record.jsonl").exists():
         raise UserError(f"{setting.out} holds a run already; choose another folder, or resume it")
+    done = _finished(setting)
+    if done is not None:
+        return done
     with deterministic(setting.ranks.device), own_random(setting.ranks.device):
         run = _Run(setting, images)
-        done = run.finished()
-        if done is not None:
-            return done
         run.restore()
         run.steps()
         return run.conclude(test)
+
+
+def _finished(setting: _Setting) -> RunResult | None:
+    """The result, if the folder holds a finished run of this recipe."""
+    if load_checkpoint(setting.out / "checkpoint.pt", setting.recipe) is None:
+        return None
+    last = Record(setting.out / "record.jsonl").rows()[-1]
+    return _result(setting.out, last) if last["kind"] == "final" else None
+
+
+def _result(out: Path, row: dict[str, Any]) -> RunResult:
+    more = row.get("test_top5_error"), row.get("trained_on_test", False)
+    return RunResult(row["test_error"], out / "final.safetensors", out / "record.jsonl", *more)
 
 
 class _Run:
@@ -154,13 +167,6 @@ class _Run:
         self.step = 0  # steps finished
         self.sums = _Sums()
         self.parallel = parallel(self.ranks, setting.shard)
-
-    def finished(self) -> RunResult | None:
-        """The result, if the folder holds a finished run of this recipe."""
-        if load_checkpoint(self.out / "checkpoint.pt", self.recipe) is None:
-            return None
-        last = self.record.rows()[-1]
-        return self._result(last) if last["kind"] == "final" else None
 
     def restore(self) -> None:
         """Go back to the last checkpoint, or begin."""
@@ -220,7 +226,7 @@ class _Run:
         if self.ranks.first:
             save_trained(self.out / "final.safetensors", self.net, self.recipe, errors.top1, self.setting.classes)
             self.record.append(row)
-        return self._result(row)
+        return _result(self.out, row)
 
     def _epoch(self, epoch: int) -> None:
         """What remains of an epoch; 0 is the first."""
@@ -364,10 +370,6 @@ class _Run:
     def _parts(self) -> dict[str, int]:
         parts = {"processes": self.ranks.world, "accumulate": self.setting.accumulate}
         return {**parts, "sharded": True} if self.parallel.sharded else parts
-
-    def _result(self, row: dict[str, Any]) -> RunResult:
-        more = row.get("test_top5_error"), row.get("trained_on_test", False)
-        return RunResult(row["test_error"], self.out / "final.safetensors", self.record.path, *more)
 
 
 _ALONE = {"processes": 1, "accumulate": 1}
