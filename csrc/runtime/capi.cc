@@ -101,6 +101,7 @@ void describe(const StepInfo& step, tk_step_info* info) {
   info->dense_nanoseconds = step.dense_nanoseconds;
   info->gather_nanoseconds = step.gather_nanoseconds;
   info->baked_nanoseconds = step.baked_nanoseconds;
+  info->unpacked_nanoseconds = step.unpacked_nanoseconds;
 }
 
 struct KernelName {

@@ -16,7 +16,7 @@ namespace tritkit {
 namespace {
 
 constexpr double kTileRate = 350, kDenseRate = 115, kNarrowRate = 50;  // multiply-adds a cycle of AMX, of AVX512-VNNI, of the others
-constexpr double kClearly = 0.92;  // machine code has to win by so much: it takes room in the caches from other layers and threads
+constexpr double kClearly = 0.92;  // machine code and unpacked weights have to win by so much: they take room in the caches from others
 constexpr double kAlways = std::numeric_limits<double>::infinity();
 constexpr int64_t kSparsePixels = 8;  // of an image, below which the memory of the weights decides, and dense ones are the smallest
 
@@ -32,10 +32,11 @@ class ConvStep final : public Step {
   const Choice* choice() const override { return chosen_ ? &choice_ : nullptr; }
 
  private:
-  enum Way { kDense, kGather, kBaked };
-  bool use_baked(int64_t batch) const { return baked_ && (way_ < 0 ? batch >= baked_from_ : way_ == kBaked); }
-  bool use_gather() const { return gather_ && (way_ < 0 || way_ == kGather); }
-  void add_sparse(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights);
+  bool use_baked(int64_t batch) const { return baked_ && (way_ < 0 ? batch >= baked_from_ : way_ == Choice::baked); }
+  bool use_gather() const { return gather_ && (way_ < 0 || way_ == Choice::gather); }
+  void add_ways(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights);
+  void add_unpacked(const ConvWeights& weights);
+  void keep(Choice::Way plain);
   void add_chosen(const StepContext& context, const BakedPads& pads, const ConvWeights& weights);
   void describe();
   double dense_rate() const;
@@ -54,6 +55,8 @@ class ConvStep final : public Step {
   Place x_, y_, residual_;
   int64_t x_shift_ = 0;  // from pixel (0, 0) back to where the first tap reads
   AlignedBuffer packed_, bias_, multiplier_;
+  AlignedBuffer unpacked_;              // weights of 2 bits packed as those of int8 layers are, while both are tried
+  bool is_unpacked_ = false;            // so packed_ is
   std::unique_ptr<GatherConv> gather_;  // runs in place of kernel_
   std::unique_ptr<BakedConv> baked_;    // and in place of both from a batch on
   int64_t baked_from_ = 1;              // the smallest batch it runs
@@ -109,15 +112,15 @@ ConvStep::ConvStep(const StepContext& context, const PlannedNode& node, const Co
 
 // Names what runs, and its bytes.
 void ConvStep::describe() {
-  const char* const plain = gather_ ? GatherConv::name() : kernel_->name;
-  info.kernel = plain;
+  info.kernel = gather_ ? GatherConv::name() : std::string(kernel_->name) + (is_unpacked_ ? "_unpacked" : "");
   if (baked_ && baked_from_ == 1) info.kernel = baked_->name();
   if (baked_ && baked_from_ > 1) info.kernel += std::string(" / ") + baked_->name() + " from batch " + std::to_string(baked_from_);
   info.packed_bytes = static_cast<int64_t>(gather_ ? gather_->packed_bytes() : packed_.size());
   info.code_bytes = baked_ ? static_cast<int64_t>(baked_->code_bytes()) : 0;
-  info.dense_nanoseconds = choice_.nanoseconds[kDense];
-  info.gather_nanoseconds = choice_.nanoseconds[kGather];
-  info.baked_nanoseconds = choice_.nanoseconds[kBaked];
+  info.dense_nanoseconds = choice_.nanoseconds[Choice::dense];
+  info.unpacked_nanoseconds = choice_.nanoseconds[Choice::unpacked];
+  info.gather_nanoseconds = choice_.nanoseconds[Choice::gather];
+  info.baked_nanoseconds = choice_.nanoseconds[Choice::baked];
   info.predicted_nanoseconds = ternary_ ? static_cast<int64_t>(predicted_cycles() / cycles_per_nanosecond()) : 0;
 }
 
@@ -196,17 +199,19 @@ void ConvStep::pack(const StepContext& context, const Conv& conv, const Window& 
   }
   kernel_->pack(args_.shape, weights, packed_.data());
   args_.packed = packed_.data();
-  add_sparse(context, conv, window, weights);
+  add_ways(context, conv, window, weights);
 }
 
-// The ways that skip zeros, as far as the engine allows them.
-void ConvStep::add_sparse(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights) {
+// The other ways of a ternary layer, as far as the engine allows them.
+void ConvStep::add_ways(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights) {
   const Options& options = context.options;
   const char* const isa = options.isa.empty() ? nullptr : options.isa.c_str();
   const bool tried = options.engine == Engine::fastest && args_.shape.out_h * args_.shape.out_w >= kSparsePixels;
   if (!conv.ternary) return;
   const BakedPads pads{window.top, window.left, window.bottom, window.right};
   if (context.choice) return add_chosen(context, pads, weights);
+  if (tried || options.engine == Engine::unpacked) add_unpacked(weights);
+  if (options.engine == Engine::unpacked) keep(Choice::unpacked);
   if (tried || options.engine == Engine::gather) gather_ = GatherConv::make(args_, weights, isa, !tried);
   const double rival = tried ? predicted_cycles() : kAlways;
   if (tried || options.engine == Engine::baked) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, rival);
@@ -217,15 +222,43 @@ void ConvStep::add_sparse(const StepContext& context, const Conv& conv, const Wi
 void ConvStep::add_chosen(const StepContext& context, const BakedPads& pads, const ConvWeights& weights) {
   const char* const isa = context.options.isa.empty() ? nullptr : context.options.isa.c_str();
   choice_ = *context.choice, chosen_ = true;
-  if (choice_.gather) gather_ = GatherConv::make(args_, weights, isa, true);
+  if (choice_.plain == Choice::unpacked) add_unpacked(weights);
+  if (choice_.plain == Choice::gather) gather_ = GatherConv::make(args_, weights, isa, true);
+  keep(choice_.plain);
   if (choice_.baked_from > 0) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, kAlways);
   if (baked_) *context.code_left -= baked_->code_bytes();
   baked_from_ = choice_.baked_from;
 }
 
+// Where dot products and decoding share the ports of the CPU, as on Intel's, bytes are faster than 2 bits, if the caches hold them. Not
+// for plain AVX2, whose kernel gains by knowing that weights are ternary, nor for AMX, which decodes once for all pixels.
+void ConvStep::add_unpacked(const ConvWeights& weights) {
+  const bool dots = std::strcmp(kernel_->isa, "avx512vnni") == 0 || std::strcmp(kernel_->isa, "avxvnni") == 0;
+  if (!dots || !kernel_->fits(args_.shape, false)) return;
+  std::vector<int8_t> values(static_cast<size_t>(info.weights));
+  const int64_t inputs = info.weights / args_.shape.out_channels;
+  for (int64_t i = 0; i < info.weights; ++i) {
+    const int8_t code = weights.codes[i];
+    values[i] = code > 0 ? weights.plus[i / inputs] : code < 0 ? weights.minus[i / inputs] : int8_t{0};
+  }
+  unpacked_ = AlignedBuffer(kernel_->packed_bytes(args_.shape, false));
+  kernel_->pack(args_.shape, {values.data(), nullptr, nullptr}, unpacked_.data());
+}
+
+// Of the ways without machine code only this one.
+void ConvStep::keep(Choice::Way plain) {
+  is_unpacked_ = plain == Choice::unpacked && unpacked_.size() > 0;
+  if (is_unpacked_) packed_ = std::move(unpacked_);
+  unpacked_ = AlignedBuffer();
+  if (plain != Choice::gather) gather_ = nullptr;
+  if (gather_) packed_ = AlignedBuffer();
+  args_.packed = packed_.data();
+}
+
 bool ConvStep::try_way(int way) {
   way_ = way;
-  return (gather_ || baked_) && (way == kDense || (way == kGather && gather_) || (way == kBaked && baked_));
+  const bool there[Choice::kWays] = {unpacked_.size() || gather_ || baked_, unpacked_.size() > 0, gather_ != nullptr, baked_ != nullptr};
+  return there[way];
 }
 
 // For batches, whose code is read from memory once for many images, the estimate of the baked way's cycles is corrected by what was
@@ -233,19 +266,22 @@ bool ConvStep::try_way(int way) {
 void ConvStep::choose(const int64_t* nanoseconds) {
   constexpr int64_t kBatches[] = {1, 2, 4, 8, 16, 32};
   way_ = -1;
-  if (!gather_ && !baked_) return;
+  if (unpacked_.size() == 0 && !gather_ && !baked_) return;
   std::copy_n(nanoseconds, Choice::kWays, choice_.nanoseconds);
-  if (gather_ && nanoseconds[kGather] >= nanoseconds[kDense]) gather_ = nullptr;
-  const int64_t best = nanoseconds[gather_ ? kGather : kDense];
+  choice_.plain = Choice::dense;
+  const auto best = [&] { return static_cast<double>(nanoseconds[choice_.plain]); };
+  if (unpacked_.size() > 0 && static_cast<double>(nanoseconds[Choice::unpacked]) < kClearly * best()) choice_.plain = Choice::unpacked;
+  if (gather_ && static_cast<double>(nanoseconds[Choice::gather]) < best()) choice_.plain = Choice::gather;
+  keep(choice_.plain);
   if (baked_) {
-    const double correction = static_cast<double>(nanoseconds[kBaked]) / baked_->cycles(1);
+    const double correction = static_cast<double>(nanoseconds[Choice::baked]) / baked_->cycles(1);
     baked_from_ = 0;
     for (const int64_t batch : kBatches) {
-      if (baked_from_ == 0 && correction * baked_->cycles(batch) < kClearly * static_cast<double>(best * batch)) baked_from_ = batch;
+      if (baked_from_ == 0 && correction * baked_->cycles(batch) < kClearly * best() * static_cast<double>(batch)) baked_from_ = batch;
     }
     if (baked_from_ == 0) baked_ = nullptr;
   }
-  choice_.gather = gather_ != nullptr, choice_.baked_from = baked_ ? baked_from_ : 0, chosen_ = true;
+  choice_.baked_from = baked_ ? baked_from_ : 0, chosen_ = true;
   describe();
 }
 
@@ -277,6 +313,7 @@ void ConvStep::run(const Frame& frame, int64_t part, int64_t parts) const {
     baked_->run(args, frame.batch, part, parts, args.scratch);
     return;
   }
+  if (way_ == Choice::unpacked && unpacked_.size() > 0) args.packed = unpacked_.data();
   const ConvRange range = this->range(frame.batch, part, parts);
   if (range.pixel_begin < range.pixel_end && range.panel_begin < range.panel_end) use_gather() ? gather_->run(args, range) : kernel_->run(args, range);
 }

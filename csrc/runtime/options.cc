@@ -59,10 +59,11 @@ std::string chosen_isa(const char* given) {
 Engine chosen_engine(const std::string& name) {
   if (name == "auto") return Engine::fastest;
   if (name == "dense") return Engine::dense;
+  if (name == "unpacked") return Engine::unpacked;
   if (name == "gather") return Engine::gather;
   if (name == "baked") return Engine::baked;
   if (name == "reference") return Engine::reference;
-  bad_argument("engine is " + quoted(name) + ", allowed are auto, dense, gather, baked and reference");
+  bad_argument("engine is " + quoted(name) + ", allowed are auto, dense, unpacked, gather, baked and reference");
 }
 
 }  // namespace

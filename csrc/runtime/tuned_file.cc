@@ -43,20 +43,20 @@ std::string contents(const std::string& path, bool* there) {
   return text;
 }
 
-// "step 3 gather 1 baked_from 0 nanoseconds 120 80 0"
+// "step 3 way 2 baked_from 0 nanoseconds 120 110 80 0"
 bool parse(const std::string& line, size_t steps, std::map<size_t, Choice>* choices) {
   size_t step = 0;
-  int gather = 0, end = 0;
+  int plain = 0, end = 0;
   Choice choice;
   int64_t* const ns = choice.nanoseconds;
-  const int fields = std::sscanf(line.c_str(), "step %zu gather %d baked_from %" SCNd64 " nanoseconds %" SCNd64 " %" SCNd64 " %" SCNd64 "%n", &step,
-                                 &gather, &choice.baked_from, ns, ns + 1, ns + 2, &end);
-  if (fields != 6 || static_cast<size_t>(end) != line.size() || step >= steps || gather < 0 || gather > 1) return false;
+  const char* const form = "step %zu way %d baked_from %" SCNd64 " nanoseconds %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 "%n";
+  const int fields = std::sscanf(line.c_str(), form, &step, &plain, &choice.baked_from, ns, ns + 1, ns + 2, ns + 3, &end);
+  if (fields != 7 || static_cast<size_t>(end) != line.size() || step >= steps || plain < 0 || plain >= Choice::baked) return false;
   if (choice.baked_from < 0 || choice.baked_from > max_batch) return false;
   for (int way = 0; way < Choice::kWays; ++way) {
     if (ns[way] < 0 || ns[way] > max_nanoseconds) return false;
   }
-  choice.gather = gather == 1;
+  choice.plain = static_cast<Choice::Way>(plain);
   return choices->emplace(step, choice).second;
 }
 
@@ -66,7 +66,7 @@ TunedFile::TunedFile(const std::string& path, std::string_view network, const Op
   if (path_.empty()) return;
   char hash[17];
   std::snprintf(hash, sizeof hash, "%016" PRIx64, hash_of(network));
-  header_ = std::string("tritkit tuned 1\nnetwork ") + hash + " " + std::to_string(network.size()) + "\ncpu " + cpu_model() + "\nversion " TRITKIT_VERSION +
+  header_ = std::string("tritkit tuned 2\nnetwork ") + hash + " " + std::to_string(network.size()) + "\ncpu " + cpu_model() + "\nversion " TRITKIT_VERSION +
             "\nthreads " + std::to_string(options.threads) + " isa " + (options.isa.empty() ? "all" : options.isa) + " code_limit " +
             std::to_string(options.code_limit) + "\n";
 }
@@ -98,8 +98,9 @@ void TunedFile::write(const std::vector<std::unique_ptr<Step>>& steps, std::stri
   for (size_t i = 0; i < steps.size(); ++i) {
     const Choice* const c = steps[i]->choice();
     if (!c) continue;
-    std::fprintf(file.get(), "step %zu gather %d baked_from %" PRId64 " nanoseconds %" PRId64 " %" PRId64 " %" PRId64 "\n", i, c->gather, c->baked_from,
-                 c->nanoseconds[0], c->nanoseconds[1], c->nanoseconds[2]);
+    std::fprintf(file.get(), "step %zu way %d baked_from %" PRId64 " nanoseconds", i, static_cast<int>(c->plain), c->baked_from);
+    for (const int64_t taken : c->nanoseconds) std::fprintf(file.get(), " %" PRId64, taken);
+    std::fputc('\n', file.get());
   }
   const bool written = std::fputs("end\n", file.get()) >= 0 && std::fflush(file.get()) == 0 && !std::ferror(file.get());
   file.reset();

@@ -12,7 +12,7 @@ from engine_networks import Builder, group_network, small_network
 from tritkit.runtime import Session, kernels
 
 ISAS = ("scalar", "avx2", "avxvnni", "avx512vnni", "amx")
-ENGINES = ("reference", "dense", "gather", "baked")
+ENGINES = ("reference", "dense", "unpacked", "gather", "baked")
 
 
 def images(shape: tuple[int, ...], batch: int = 3, seed: int = 1) -> np.ndarray:

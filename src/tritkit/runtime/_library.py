@@ -72,6 +72,7 @@ class CStepInfo(ctypes.Structure):
         ("macs", c_int64),
         ("code_bytes", c_int64),
         ("dense_nanoseconds", c_int64),
+        ("unpacked_nanoseconds", c_int64),
         ("gather_nanoseconds", c_int64),
         ("baked_nanoseconds", c_int64),
     )

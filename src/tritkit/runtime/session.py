@@ -46,8 +46,8 @@ class StepInfo:
     """One step of the plan (several nodes may be fused into one). Shapes are of one image.
 
     code_bytes: machine code made for the step, 0 where it has none.
-    dense_microseconds, gather_microseconds, baked_microseconds: an image on one thread with each kind of kernel, as
-        timed when the session was opened; None where it was not tried.
+    dense_microseconds, unpacked_microseconds, gather_microseconds, baked_microseconds: an image on one thread in each
+        way to run a ternary convolution, as timed when the session was opened; None where it was not tried.
     measured_microseconds, predicted_microseconds: the same of the kernel that runs a single image, and what the cost
         model says of it; None for steps that are no ternary layers.
     """
@@ -63,6 +63,7 @@ class StepInfo:
     macs: int
     code_bytes: int
     dense_microseconds: float | None
+    unpacked_microseconds: float | None
     gather_microseconds: float | None
     baked_microseconds: float | None
     measured_microseconds: float | None
@@ -87,8 +88,9 @@ class Session:
     model: path of an ONNX file as docs/format.md describes it, or its bytes.
     threads: 1 to 1024; None takes TRITKIT_THREADS, else all CPUs this process may use.
     engine: "auto" takes the fastest way for each layer, tried while the session opens; "dense" takes only kernels
-        that do not skip zeros; "gather" and "baked" those that do, without and with machine code made for the weights,
-        for every ternary convolution that they can run; "reference" takes the plain loops that define the result.
+        that do not skip zeros, from weights of 2 bits, "unpacked" these with their weights as bytes, where that can pay;
+        "gather" and "baked" take those that skip zeros, without and with machine code made for the weights, for every
+        ternary convolution that they can run; "reference" takes the plain loops that define the result.
     code_limit: bytes of machine code that the session may make; None: 64 MiB, 0: none.
     tuned: a file that keeps what "auto" found, so that the next session opens without trying. It is made where it is
         missing, and made anew where it belongs to another network, CPU, version or number of threads; `session.tuned`
@@ -205,6 +207,7 @@ class Session:
                     macs=info.macs,
                     code_bytes=info.code_bytes,
                     dense_microseconds=info.dense_nanoseconds / 1e3 or None,
+                    unpacked_microseconds=info.unpacked_nanoseconds / 1e3 or None,
                     gather_microseconds=info.gather_nanoseconds / 1e3 or None,
                     baked_microseconds=info.baked_nanoseconds / 1e3 or None,
                     measured_microseconds=_measured(info) / 1e3 or None,
@@ -312,10 +315,8 @@ def as_table(rows: Sequence[StepInfo | StepTime]) -> str:
 
 def _measured(info: CStepInfo) -> int:
     """Nanoseconds of the kernel that runs a single image; 0 where none was timed."""
-    kernel = text(info.kernel).split(" / ")[0]
-    if kernel.endswith("_baked"):
-        return int(info.baked_nanoseconds)
-    return int(info.gather_nanoseconds if kernel.endswith("_gather") else info.dense_nanoseconds)
+    way = text(info.kernel).split(" / ")[0].rsplit("_", 1)[-1]
+    return int(getattr(info, f"{way}_nanoseconds", info.dense_nanoseconds))
 
 
 def _cell(value: object) -> str:
