@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/cpu.h"
 #include "kernels/baked/baked.h"
 #include "kernels/gather/gather.h"
 
@@ -22,21 +23,6 @@ double now() {
   timespec t;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-// Cycles a second: one addition a cycle, each waiting for the one before.
-double clock_rate() {
-  constexpr int kSteps = 20000;
-  double best = 1e9;
-  for (int round = 0; round < 20; ++round) {
-    unsigned long sum = static_cast<unsigned long>(round);
-    const double begin = now();
-    for (int i = 0; i < kSteps; ++i) {
-      __asm__ volatile("add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0\n add $1, %0" : "+r"(sum));
-    }
-    best = std::min(best, now() - begin);
-  }
-  return 8.0 * kSteps / best;
 }
 
 struct Layer {
@@ -74,6 +60,17 @@ uint8_t* aligned(std::vector<uint8_t>& storage, size_t bytes) {
   return storage.data() + (64 - reinterpret_cast<uintptr_t>(storage.data()) % 64) % 64;
 }
 
+// The dense kernel with its weights as bytes.
+double seconds_of_bytes(ConvArgs a, const ConvKernel& dense, std::vector<int8_t> codes, const std::vector<int8_t>& plus, const std::vector<int8_t>& minus, int64_t pixels) {
+  const size_t inputs = codes.size() / plus.size();
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = codes[i] > 0 ? plus[i / inputs] : codes[i] < 0 ? minus[i / inputs] : int8_t{0};
+  std::vector<uint8_t> packs;
+  void* const packed = aligned(packs, dense.packed_bytes(a.shape, false));
+  dense.pack(a.shape, {codes.data(), nullptr, nullptr}, packed);
+  a.packed = packed;
+  return seconds([&] { dense.run(a, {0, pixels, 0, dense.panels(a.shape)}); });
+}
+
 void measure(const Layer& l, double density, bool symmetric) {
   ConvShape s;
   s.in_channels = l.in, s.out_channels = l.out, s.kernel_h = s.kernel_w = l.kernel;
@@ -101,8 +98,9 @@ void measure(const Layer& l, double density, bool symmetric) {
   void* const packed = aligned(packs, dense->packed_bytes(s, true));
   dense->pack(s, weights, packed);
   a.packed = packed;
-  const double rate = clock_rate(), macs = static_cast<double>(pixels) * static_cast<double>(codes.size());
+  const double rate = 1e9 * cycles_per_nanosecond(), macs = static_cast<double>(pixels) * static_cast<double>(codes.size());
   const double slow = seconds([&] { dense->run(a, {0, pixels, 0, dense->panels(s)}); });
+  const double bytes = seconds_of_bytes(a, *dense, codes, plus, minus, pixels);
   const double begin = now();
   const auto baked = BakedConv::make(s, {pad, pad, pad, pad}, weights, isa, size_t{64} << 20, INFINITY);
   const double made = now() - begin;
@@ -110,7 +108,7 @@ void measure(const Layer& l, double density, bool symmetric) {
   const double fast = seconds([&] { baked->run(a, l.images, 0, 1, scratch); });
   const auto gather = GatherConv::make(a, weights, isa, true);
   const double picked = gather ? seconds([&] { gather->run(a, {0, pixels, 0, dense->panels(s)}); }) : 0;
-  std::printf("%-22s %.2f %s dense %6.1f  ", l.name, density, symmetric ? "=" : "/", macs / slow / rate);
+  std::printf("%-22s %.2f %s dense %6.1f  unpacked %6.1f  ", l.name, density, symmetric ? "=" : "/", macs / slow / rate, macs / bytes / rate);
   if (gather) std::printf("gather %6.1f (guess %6.1f, %.2f rounds, %.0f KB)  ", macs / picked / rate, macs / gather->cycles(pixels), gather->rounds(), static_cast<double>(gather->packed_bytes()) / 1e3);
   std::printf("baked %6.1f (guess %6.1f, %.0f KB in %.2f ms)\n", macs / fast / rate, macs / baked->cycles(l.images), static_cast<double>(baked->code_bytes()) / 1e3, made * 1e3);
 }

@@ -17,25 +17,6 @@ namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-// Cycles a second: one addition a cycle, each waiting for the one before.
-double clock_rate() {
-  constexpr int kSteps = 20000;
-  double best = 1e9;
-  for (int round = 0; round < 20; ++round) {
-    unsigned long sum = static_cast<unsigned long>(round);
-    const double begin = now();
-    for (int i = 0; i < kSteps; ++i) {
-#if defined(__x86_64__)
-      __asm__ volatile("add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0\n add %1, %0" : "+r"(sum) : "r"(1ul));
-#else
-      for (int k = 0; k < 8; ++k) __asm__ volatile("add %0, %0, 1" : "+r"(sum));
-#endif
-    }
-    best = std::min(best, now() - begin);
-  }
-  return 8.0 * kSteps / best;
-}
-
 struct Layer {
   const char* name;
   int64_t in, out, kernel, size, stride, images, groups = 1;
@@ -109,7 +90,7 @@ int main(int argc, char** argv) {
     std::printf("%s: MAC a cycle (GMAC/s)\n%-22s %16s %16s %16s\n", kernels[i]->name, "", "ternary", "ternary + add", "int8");
     for (const Layer& layer : kLayers) {
       if (argc > 2 && !std::strstr(layer.name, argv[2])) continue;
-      const double rate = clock_rate();
+      const double rate = 1e9 * cycles_per_nanosecond();
       const double ternary = measure(*kernels[i], layer, true, ConvOutput::requantize);
       const double add = measure(*kernels[i], layer, true, ConvOutput::requantize_add);
       const double int8 = measure(*kernels[i], layer, false, ConvOutput::requantize);

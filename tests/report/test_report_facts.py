@@ -155,7 +155,7 @@ def test_time_of_the_steps_and_their_families(facts: Facts) -> None:
     times = facts["times"]
     assert sum(row["share"] for row in times["steps"]) == pytest.approx(1)
     assert sum(row["share"] for row in times["families"]) == pytest.approx(1)
-    assert {row["family"] for row in times["steps"]} <= {"dense", "gather", "baked", "int8", "other"}
+    assert {row["family"] for row in times["steps"]} <= {"dense", "unpacked", "gather", "baked", "int8", "other"}
     assert next(row for row in times["steps"] if row["name"] == "conv1")["family"] == "int8"
     fused = next(row for row in times["steps"] if row["name"].startswith("layer1.0.conv2"))
     assert fused["layers"] == ["layer1.0.conv2", "layer1.0.add"]
