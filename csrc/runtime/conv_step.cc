@@ -236,10 +236,10 @@ void ConvStep::add_unpacked(const ConvWeights& weights) {
   const bool dots = std::strcmp(kernel_->isa, "avx512vnni") == 0 || std::strcmp(kernel_->isa, "avxvnni") == 0;
   if (!dots || !kernel_->fits(args_.shape, false)) return;
   std::vector<int8_t> values(static_cast<size_t>(info.weights));
-  const int64_t inputs = info.weights / args_.shape.out_channels;
-  for (int64_t i = 0; i < info.weights; ++i) {
-    const int8_t code = weights.codes[i];
-    values[i] = code > 0 ? weights.plus[i / inputs] : code < 0 ? weights.minus[i / inputs] : int8_t{0};
+  const int64_t outputs = args_.shape.out_channels, inputs = info.weights / outputs;
+  for (int64_t o = 0; o < outputs; ++o) {
+    const int8_t value[3] = {weights.minus[o], 0, weights.plus[o]};
+    for (int64_t i = o * inputs; i < (o + 1) * inputs; ++i) values[i] = value[weights.codes[i] + 1];
   }
   unpacked_ = AlignedBuffer(kernel_->packed_bytes(args_.shape, false));
   kernel_->pack(args_.shape, {values.data(), nullptr, nullptr}, unpacked_.data());

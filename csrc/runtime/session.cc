@@ -109,7 +109,7 @@ Session::Session(std::string_view file, const Options& options) : pool_(options.
 // Steps that know several ways to run try them on an image of zeros, in turn and within the whole network: alone, a layer would find
 // its weights in caches that they do not stay in. What an image holds does not change the time.
 void Session::tune() {
-  constexpr int kRuns = 4;
+  constexpr int kRuns = 3;
   if (std::none_of(steps_.begin(), steps_.end(), [](const auto& step) { return step->try_way(0); })) return;
   check_memory(1);
   reserve(1);
