@@ -22,9 +22,10 @@ CHANNELS = FGQ(1 << 20, "kernels")
 def start_(net: nn.Module, quantized: GraphModule, method: Method) -> list[str]:
     """Put `method` on the float network `net`, in place, so that it begins as `quantized`: the names of its layers.
 
-    quantized: what `quantize` made of `net`. Its ternary layers become those of `method` with the same codes and its
-        batch norms those of `net`. Scales of channels move into the batch norm behind them, so that methods with one
-        scale a layer can have them. Latent weights are the float network's, moved as far as their codes ask for.
+    quantized: what `quantize` made of `net`, or the traced network of another method. Its ternary layers become those
+        of `method` with the same codes and its batch norms those of `net`. Scales of channels move into the batch norm
+        behind them, so that methods with one scale a layer can have them. Latent weights are those of `net`, moved as
+        far as their codes ask for.
 
     Activations stay float. Raises UserError, with the layer's name, where `method` cannot have these codes and scales:
     its groups are others, or its codes follow from the latents by a rule that never gives them.
@@ -68,8 +69,10 @@ def _start_layer_(net: nn.Module, layer: Layer, wanted: Ternary, method: Method)
 
 def _of_channels(value: Ternary) -> Ternary:
     """The same weight with a scale a channel, where all groups of each channel have one."""
+    if value.granularity != "group":
+        return value
     sides = [side.reshape(len(side), -1) for side in (value.scale_pos, value.scale_neg)]
-    if value.granularity != "group" or any(bool((side != side[:, :1]).any()) for side in sides):
+    if any(bool((side != side[:, :1]).any()) for side in sides):
         return value
     pos, neg = (side[:, 0].reshape(-1, *[1] * (value.codes.dim() - 1)) for side in sides)
     return Ternary.of(value.codes, pos) if value.symmetric else Ternary(value.codes, pos, neg)

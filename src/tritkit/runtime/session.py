@@ -88,9 +88,9 @@ class Session:
     model: path of an ONNX file as docs/format.md describes it, or its bytes.
     threads: 1 to 1024; None takes TRITKIT_THREADS, else all CPUs this process may use.
     engine: "auto" takes the fastest way for each layer, tried while the session opens; "dense" takes only kernels
-        that do not skip zeros, from weights of 2 bits, "unpacked" these with their weights as bytes, where that can pay;
-        "gather" and "baked" take those that skip zeros, without and with machine code made for the weights, for every
-        ternary convolution that they can run; "reference" takes the plain loops that define the result.
+        that do not skip zeros, from weights of 2 bits; "unpacked" these with their weights as bytes, where that can
+        pay; "gather" and "baked" those that skip zeros, without and with machine code made for the weights, for every
+        ternary convolution that they can run; "reference" the plain loops that define the result.
     code_limit: bytes of machine code that the session may make; None: 64 MiB, 0: none.
     tuned: a file that keeps what "auto" found, so that the next session opens without trying. It is made where it is
         missing, and made anew where it belongs to another network, CPU, version or number of threads; `session.tuned`

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
+import torch.fx
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -44,20 +45,30 @@ def build_network(recipe: Recipe, images: TrainingImages | None = None, initial:
         method = methods.get(recipe.method.name, **recipe.method.parameters)
         if recipe.post_training_images and initial:
             _start_from_post_training_(net, method, recipe, images)
+        elif earlier is not None and earlier.recipe.method != recipe.method:
+            _start_from_other_method_(net, method, earlier, recipe)
+            earlier = None
         else:
             ternarize_(net, method, exclude=list(recipe.exclude))
     if recipe.dorefa is not None:
         bits = recipe.dorefa
         dorefa_(net, bits.weight_bits, bits.activation_bits, bits.gradient_bits, exclude=list(recipe.exclude))
     if earlier is not None:
-        _go_on_from_(net, earlier, recipe)
+        _fill_(net, earlier.weights, recipe)
     if initial:
         stages.prune(net, recipe)
     return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]
 
 
-def _ternary_run(path: Path, recipe: Recipe) -> dict[str, Tensor] | None:
-    """The tensors of `path` if it is the final.safetensors of a run that made weights ternary, else None."""
+class _Earlier(NamedTuple):
+    """A run to begin with. Its weights are all of its tensors but the ranges of activations, which are calibrated anew."""
+
+    recipe: Recipe
+    weights: dict[str, Tensor]
+
+
+def _ternary_run(path: Path, recipe: Recipe) -> _Earlier | None:
+    """What `path` holds if it is the final.safetensors of a run that made weights ternary, else None."""
     if path.suffix != ".safetensors":
         return None
     with _opened(path) as file:  # float weights, perhaps large, are read by others
@@ -65,18 +76,33 @@ def _ternary_run(path: Path, recipe: Recipe) -> dict[str, Tensor] | None:
             return None
     if recipe.post_training_images:
         raise UserError(f"{recipe.init} is ternary already; leave out post_training_images, or give float weights")
-    return _read(path)[0]
-
-
-def _go_on_from_(net: nn.Module, tensors: dict[str, Tensor], recipe: Recipe) -> None:
-    """Latents, scales and batch norms of an earlier run; activations are calibrated anew when their epoch comes."""
+    tensors, metadata = _read(path)
     weights = {key: value for key, value in tensors.items() if not key.startswith(QUANTIZERS)}
+    return _Earlier(make_recipe(_recipe_of(path, metadata), str(path)), weights)
+
+
+def _start_from_other_method_(net: nn.Module, method: Method, earlier: _Earlier, recipe: Recipe) -> None:
+    """The codes and scales that another method found, with latents that are as near to its own as `method` allows."""
+    if set(earlier.recipe.exclude) != set(recipe.exclude):
+        raise UserError(
+            f"{recipe.init} excludes {sorted(earlier.recipe.exclude)}; another method must exclude the same"
+        )
+    other = build_network(earlier.recipe, initial=False)
+    _fill_(other, earlier.weights, recipe)
+    parametrizations = _LATENT.rsplit(".", 1)[0]
+    latents = {key.replace(_LATENT, ".weight"): value for key, value in earlier.weights.items()}
+    _fill_(net, {key: value for key, value in latents.items() if parametrizations not in key}, recipe)
+    start_(net, torch.fx.symbolic_trace(other), method)
+
+
+def _fill_(net: nn.Module, weights: dict[str, Tensor], recipe: Recipe) -> None:
+    """Load the weights of the run that `recipe` begins with."""
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ModelFileError(
-            f"the run {recipe.init} does not fit this recipe ({reason}); take its model and method, or float weights"
+            f"the run {recipe.init} does not fit this recipe ({reason}); take its model, or float weights"
         ) from error
 
 
