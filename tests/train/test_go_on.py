@@ -64,7 +64,7 @@ def test_a_killed_run_of_another_method_goes_on_to_the_same_bits(tmp_path: Path)
 
 
 def test_codes_that_the_other_method_cannot_have_are_refused_by_layer(first: Path) -> None:
-    with pytest.raises(UserError, match="layer 'layer1.0.conv1': lsq has one scale for both signs"):
+    with pytest.raises(UserError, match=r"layer 'layer1\.0\.conv1': lsq has one scale for both signs"):
         build_network(recipe(init=str(first), method={"name": "lsq"}))
 
 

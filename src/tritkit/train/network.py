@@ -61,7 +61,7 @@ def build_network(recipe: Recipe, images: TrainingImages | None = None, initial:
 
 
 class _Earlier(NamedTuple):
-    """A run to begin with. Its weights are all of its tensors but the ranges of activations, which are calibrated anew."""
+    """A run to begin with. Its weights are all tensors but the ranges of activations, which are calibrated anew."""
 
     recipe: Recipe
     weights: dict[str, Tensor]
@@ -84,9 +84,8 @@ def _ternary_run(path: Path, recipe: Recipe) -> _Earlier | None:
 def _start_from_other_method_(net: nn.Module, method: Method, earlier: _Earlier, recipe: Recipe) -> None:
     """The codes and scales that another method found, with latents that are as near to its own as `method` allows."""
     if set(earlier.recipe.exclude) != set(recipe.exclude):
-        raise UserError(
-            f"{recipe.init} excludes {sorted(earlier.recipe.exclude)}; another method must exclude the same"
-        )
+        found = sorted(earlier.recipe.exclude)
+        raise UserError(f"{recipe.init} excludes {found}; another method must exclude the same")
     other = build_network(earlier.recipe, initial=False)
     _fill_(other, earlier.weights, recipe)
     parametrizations = _LATENT.rsplit(".", 1)[0]
