@@ -152,8 +152,8 @@ class Recipe(_Table):
     init: str | None = None
     """Float weights to start from, a safetensors file or torchvision's .pth, or the URL of one of them that ends in
     "#sha256=" and at least 8 digits of its checksum; none starts from random ones. The final.safetensors of a run with
-    the same model and method is trained on from its latent weights and scales; another method begins with the codes that
-    it found."""
+    the same model and method is trained on from its latent weights and scales; another method begins with the codes
+    that it found."""
     method: Method | None = None
     """How weights are made ternary; none trains a float network."""
     post_training_images: Count = 0
