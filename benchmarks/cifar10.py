@@ -125,6 +125,14 @@ def start(run: Run) -> str:
     return "float" + (" by way of post-training" if run.recipe.get("post_training_images") else "")
 
 
+def later(run: Run) -> str:
+    """How it goes on from another run, whose name says its method: cifar10-resnetN-METHOD."""
+    if not run.earlier:
+        return ""
+    before = run.earlier.split("-")[2]
+    return ", trained on" if run.recipe["method"]["name"] == before else f", from the codes of {before}"
+
+
 def integer_error(run: Run) -> str:
     facts = run.integer
     return "–" if facts is None else f"**{facts['wrong'] / facts['images']:.2%}**"
@@ -142,7 +150,7 @@ def readme(found: list[Run]) -> str:
     lines = ["| CIFAR-10 | test error, simulated | integer network in `Session` | file | |", "|---|---|---|---|---|"]
     for run in found:
         size = "–" if run.integer is None else f"{run.integer['bytes']:,} bytes"
-        name = f"ResNet-{run.depth}, {run.method}" + (", trained on" if run.earlier else "")
+        name = f"ResNet-{run.depth}, {run.method}" + later(run)
         links = f"[recipe](recipes/{run.name}.toml), [record](results/{run.name}/record.jsonl)"
         error = integer_error(run).strip("*")
         lines.append(_line([name, f"{run.final['test_error']:.2%}", error, size, links]))
