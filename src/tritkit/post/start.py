@@ -61,7 +61,8 @@ def _start_layer_(net: nn.Module, layer: Layer, wanted: Ternary, method: Method)
     try:
         ternarizer.start_(latent_of(module), wanted)
     except UserError as error:
-        raise UserError(f"layer {layer.name!r}: {error}; exclude it, or give it a batch norm") from error
+        ways = "exclude it, give it a batch norm, or take another method"
+        raise UserError(f"layer {layer.name!r}: {error}; {ways}") from error
     made = ternarizer.ternary(latent_of(module))
     if not (torch.equal(made.codes, wanted.codes) and torch.allclose(made.dequantize(), wanted.dequantize(), 1e-4)):
         raise UserError(f"layer {layer.name!r}: {method!r} cannot begin with the codes and scales of this network")
