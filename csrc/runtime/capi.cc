@@ -99,9 +99,9 @@ void describe(const StepInfo& step, tk_step_info* info) {
   info->macs = step.macs;
   info->code_bytes = step.code_bytes;
   info->dense_nanoseconds = step.dense_nanoseconds;
+  info->unpacked_nanoseconds = step.unpacked_nanoseconds;
   info->gather_nanoseconds = step.gather_nanoseconds;
   info->baked_nanoseconds = step.baked_nanoseconds;
-  info->unpacked_nanoseconds = step.unpacked_nanoseconds;
 }
 
 struct KernelName {

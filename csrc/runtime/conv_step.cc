@@ -17,6 +17,7 @@ namespace {
 
 constexpr double kTileRate = 350, kDenseRate = 115, kNarrowRate = 50;  // multiply-adds a cycle of AMX, of AVX512-VNNI, of the others
 constexpr double kClearly = 0.92;  // machine code and unpacked weights have to win by so much: they take room in the caches from others
+constexpr int64_t kMostUnpacked = 1 << 24;  // weights of a layer: as bytes, more would come from memory each time
 constexpr double kAlways = std::numeric_limits<double>::infinity();
 constexpr int64_t kSparsePixels = 8;  // of an image, below which the memory of the weights decides, and dense ones are the smallest
 
@@ -234,7 +235,7 @@ void ConvStep::add_chosen(const StepContext& context, const BakedPads& pads, con
 // for plain AVX2, whose kernel gains by knowing that weights are ternary, nor for AMX, which decodes once for all pixels.
 void ConvStep::add_unpacked(const ConvWeights& weights) {
   const bool dots = std::strcmp(kernel_->isa, "avx512vnni") == 0 || std::strcmp(kernel_->isa, "avxvnni") == 0;
-  if (!dots || !kernel_->fits(args_.shape, false)) return;
+  if (!dots || info.weights > kMostUnpacked || !kernel_->fits(args_.shape, false)) return;
   std::vector<int8_t> values(static_cast<size_t>(info.weights));
   const int64_t outputs = args_.shape.out_channels, inputs = info.weights / outputs;
   for (int64_t o = 0; o < outputs; ++o) {

@@ -77,6 +77,19 @@ def test_every_compiled_kernel_is_reached() -> None:
     assert {"avx512vbmi_gather", "avx512_baked", "avx2_baked"} & names <= reached
 
 
+@pytest.mark.skipif(not {"avx512vnni", "avxvnni"} & {k.isa for k in kernels()}, reason="this CPU has no dot product")
+def test_unpacked_layers_run_unpacked() -> None:
+    """All ternary layers but those for which another instruction set has the preferred kernel."""
+    isa = next(name for name in ("avx512vnni", "avxvnni") if name in {k.isa for k in kernels()})
+    with Session(small_network().model(), engine="unpacked", isa=isa) as session:
+        rows = [row for row in session.summary() if row.op.startswith("TernaryQ") and row.kernel.startswith(isa)]
+    assert rows
+    assert all(row.kernel.endswith("_unpacked") for row in rows)
+    with Session(small_network().model(), engine="dense", isa=isa) as session:
+        dense = {row.name: row.packed_bytes for row in session.summary()}
+    assert any(row.packed_bytes > dense[row.name] for row in rows)
+
+
 def test_batches_may_change() -> None:
     b = small_network(7)
     with Session(b.model(), threads=2) as session:
