@@ -93,8 +93,6 @@ def measure(run: Run, data: str | None) -> None:
 def row(run: Run) -> list[str]:
     """What the page says of a run."""
     seconds = sum(epoch["seconds"] for epoch in run.epochs)
-    distill = run.recipe["distill"] or {"model": "–"}
-    teacher = distill["model"].replace("cifar-resnet", "ResNet-") + (" in 8 bits" if distill.get("bits") == 8 else "")
     budget = f"{run.recipe['epochs']} epochs, {seconds / 60:.0f} min on {run.hardware['threads']} core(s)"
     asked = tomllib.loads((ROOT / "recipes" / f"{run.name}.toml").read_text())["epochs"]
     if asked != run.recipe["epochs"]:
@@ -104,7 +102,7 @@ def row(run: Run) -> list[str]:
         f"ResNet-{run.depth}",
         f"[{run.method}](../recipes/{run.name}.toml)",
         start(run),
-        teacher,
+        teacher(run),
         budget,
         f"{run.epochs[-1]['train_error']:.2%}",
         f"{run.final['test_error']:.2%}",
@@ -123,6 +121,15 @@ def start(run: Run) -> str:
     if run.earlier:
         return f"the end of [{run.earlier}](../recipes/{run.earlier}.toml)"
     return "float" + (" by way of post-training" if run.recipe.get("post_training_images") else "")
+
+
+def teacher(run: Run) -> str:
+    distill = run.recipe["distill"]
+    if distill is None:
+        return "–"
+    models = [distill["model"]] if isinstance(distill["model"], str) else distill["model"]
+    depths = ", ".join(model.removeprefix("cifar-resnet") for model in models)
+    return f"ResNet-{depths}" + (" in 8 bits" if distill.get("bits") == 8 else "")
 
 
 def later(run: Run) -> str:

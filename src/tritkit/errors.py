@@ -1,9 +1,9 @@
 """The errors tritkit raises on purpose. The command line turns them into exit codes.
 
-    TritkitError            a failure: exit code 1
-    └─ UserError            a mistake in what was asked for: exit code 2; also a ValueError
-       └─ ModelFileError    a model file that is damaged, hostile or not ours
-       └─ UnsupportedError  a network or file with an operation we do not run; names it and its place
+TritkitError            a failure: exit code 1
+└─ UserError            a mistake in what was asked for: exit code 2; also a ValueError
+   └─ ModelFileError    a model file that is damaged, hostile or not ours
+   └─ UnsupportedError  a network or file with an operation we do not run; names it and its place
 """
 
 from __future__ import annotations

@@ -235,9 +235,7 @@ def test_images_of_a_folder(doctor: Callable[..., tuple[int, str, str]], tmp_pat
         (["resnet20-cifar10-float", "--data", "sample"], "--data needs a network exported by tritkit"),
     ],
 )
-def test_mistakes_are_one_sentence(
-    words: list[str], said: str, doctor: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_mistakes_are_one_sentence(words: list[str], said: str, doctor: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = doctor(*words)
     assert (code, out) == (2, "")
     assert said in err

@@ -140,6 +140,28 @@ def test_a_teacher_of_8_bits_says_what_the_floats_say(tmp_path: Path) -> None:
     run(tmp_path / "out", {"epochs": 2, "distill": {**settings, "bits": 8}})
 
 
+@pytest.mark.parametrize("bits", [8, 32])
+def test_an_ensemble_says_the_mean_of_what_each_says(tmp_path: Path, bits: int) -> None:
+    weights = []
+    for depth, normalize in ((8, "0.5"), (14, "0.4")):  # each has its own normalisation
+        torch.manual_seed(depth)
+        weights.append(str(tmp_path / f"{depth}.safetensors"))
+        metadata = {"normalize_mean": normalize, "normalize_std": "0.25"}
+        save_file(cifar_resnet(depth).state_dict(), weights[-1], metadata)
+    models = ["cifar-resnet8", "cifar-resnet14"]
+    ours = recipe(distill={"model": models, "weights": weights, "bits": bits})
+    training = MemoryImages(images(64, 0), ours, Ranks())
+    batch = next(iter(training.plain(32)[0]))
+
+    def logits(model: object, weights: object) -> torch.Tensor:
+        alone = recipe(distill={"model": model, "weights": weights, "bits": bits})
+        return make_teacher(alone.distill, alone, torch.device("cpu"), training)(batch)
+
+    each = [logits(*pair) for pair in zip(models, weights, strict=True)]
+    assert torch.equal(logits(models, weights), (each[0] + each[1]) / 2)
+    assert not torch.equal(each[0], each[1])
+
+
 def test_a_teacher_of_8_bits_stays_on_the_cpu(tmp_path: Path) -> None:
     save_file(cifar_resnet(8).state_dict(), tmp_path / "t.safetensors")
     ours = recipe(distill={"model": "cifar-resnet8", "weights": str(tmp_path / "t.safetensors"), "bits": 8})
@@ -163,6 +185,8 @@ def test_a_teacher_of_8_bits_stays_on_the_cpu(tmp_path: Path) -> None:
         ({"method": {"name": "tqt"}}, "no method 'tqt'"),
         ({"method": {"name": "ttq"}, "exclude": ["fc"]}, "'fc' matches no"),
         ({"distill": {"model": "cifar-resnet8", "weights": "absent"}}, "no file absent"),
+        ({"distill": {"model": ["a", "b"], "weights": "c"}}, "2 models and 1 weights; each teacher needs one of both"),
+        ({"distill": {"model": [], "weights": []}}, "0 models and 0 weights"),
     ],
 )
 def test_mistakes(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:

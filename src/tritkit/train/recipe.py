@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tritkit.errors import UserError
 
@@ -64,16 +64,30 @@ class Method(BaseModel):
 class Distill(_Table):
     """Hinton et al. 2015: loss = (1 − weight) · cross-entropy + weight · T² · KL(teacher ‖ student), both at T."""
 
-    model: str
-    """The teacher's model, such as "cifar-resnet56"."""
-    weights: str
-    """Its float weights; what `init` takes."""
+    model: str | tuple[str, ...]
+    """The teacher's model, such as "cifar-resnet56"; a list makes an ensemble, whose logits are averaged."""
+    weights: str | tuple[str, ...]
+    """Its float weights; what `init` takes. As many as there are models."""
     temperature: Positive = 4.0
     """T, which both sets of logits are divided by."""
     weight: Fraction = 0.7
     """Share of the teacher's term in the loss."""
     bits: Literal[8, 32] = 32
     """32: the teacher runs in floats. 8: as an integer network in `Session`, faster on a CPU."""
+
+    @property
+    def teachers(self) -> list[tuple[str, str]]:
+        """Model and weights of each."""
+        models = (self.model,) if isinstance(self.model, str) else self.model
+        weights = (self.weights,) if isinstance(self.weights, str) else self.weights
+        if not models or len(models) != len(weights):
+            raise ValueError(f"{len(models)} models and {len(weights)} weights; each teacher needs one of both")
+        return list(zip(models, weights, strict=True))
+
+    @model_validator(mode="after")
+    def _has_teachers(self) -> Distill:
+        _ = self.teachers
+        return self
 
 
 class Density(_Table):
@@ -271,7 +285,8 @@ def _sentence(error: Any) -> str:
         return f"unknown key {key!r}; allowed: {', '.join(_fields(place[:-1]))}"
     if error["type"] == "missing":
         return f"{key} is missing"
-    hint = error["msg"][0].lower() + error["msg"][1:]
+    text = error["msg"].removeprefix("Value error, ")
+    hint = text[0].lower() + text[1:]
     return f"{key} is {error['input']!r}; {hint}"
 
 

@@ -1,4 +1,4 @@
-"""The network that a recipe's student learns from: float weights, run in floats or as an integer network."""
+"""The networks that a recipe's student learns from: float weights, run in floats or as integer networks."""
 
 from __future__ import annotations
 
@@ -25,16 +25,25 @@ CALIBRATION_IMAGES = 1024
 
 
 def make_teacher(settings: Distill, recipe: Recipe, device: torch.device, images: TrainingImages | None) -> Teacher:
-    """The teacher on `device`; one of 8 bits runs on the CPU and is calibrated with `images`."""
-    net = models.build(settings.model, recipe.classes)
-    metadata = models.load_float(find_weights(settings.weights), net)
+    """The teacher on `device`, an ensemble if there are several; one of 8 bits runs on the CPU and is calibrated with
+    `images`.
+    """
+    teachers = [_one(model, weights, settings.bits, recipe, device, images) for model, weights in settings.teachers]
+    return teachers[0] if len(teachers) == 1 else lambda batch: torch.stack([of(batch) for of in teachers]).mean(0)
+
+
+def _one(
+    model: str, weights: str, bits: int, recipe: Recipe, device: torch.device, images: TrainingImages | None
+) -> Teacher:
+    net = models.build(model, recipe.classes)
+    metadata = models.load_float(find_weights(weights), net)
     net.eval().requires_grad_(False)
     factor, offset = (values.to(device) for values in _renormalisation(recipe, metadata))
 
     def renormalised(batch: Tensor) -> Tensor:
         return batch * factor + offset
 
-    logits = _in_floats(net, device) if settings.bits == 32 else _in_integers(net, renormalised, device, images)
+    logits = _in_floats(net, device) if bits == 32 else _in_integers(net, renormalised, device, images)
     return lambda batch: logits(renormalised(batch))
 
 
