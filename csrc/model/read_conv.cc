@@ -1,6 +1,7 @@
 // TernaryQConv, TernaryGroupQConv, QLinearConv and the six Gemms.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
 
 #include "base/checked.h"
@@ -40,15 +41,21 @@ std::vector<int8_t> unpack_codes(const OnnxTensor& tensor, const WeightShape& sh
   }
   const std::vector<uint8_t> bytes = uint8_values(tensor);
   std::vector<int8_t> codes(static_cast<size_t>(checked_mul(shape.outputs, inputs)));
-  constexpr int8_t meaning[4] = {0, 1, 2, -1};
+  uint8_t meaningless = 0;
   for (int64_t o = 0; o < shape.outputs; ++o) {
-    for (int64_t k = 0; k < row * 4; ++k) {
-      const int8_t code = meaning[bytes[o * row + k / 4] >> (k % 4 * 2) & 3];
-      if (code == 2) bad_model("initializer " + quoted(tensor.name) + " holds the code 10, which means nothing");
-      if (k < inputs) codes[o * inputs + k] = code;
-      else if (code != 0) bad_model("initializer " + quoted(tensor.name) + " has an unused code at the end of a row that is not 0");
+    const uint8_t* const from = &bytes[o * row];
+    int8_t* const to = &codes[o * inputs];
+    for (int64_t i = 0; i < row; ++i) meaningless |= from[i] >> 1 & ~from[i] & 0x55;
+    for (int64_t k = 0; k < inputs; k += 4) {
+      const uint32_t byte = from[k / 4], fields = (byte | byte << 6 | byte << 12 | byte << 18) & 0x03030303;
+      const uint32_t four = fields | (fields >> 1 & 0x01010101) * 0xFE;  // 3 to 255, that is -1
+      std::memcpy(to + k, &four, static_cast<size_t>(std::min<int64_t>(4, inputs - k)));
+    }
+    if (inputs % 4 != 0 && from[row - 1] >> inputs % 4 * 2 != 0) {
+      bad_model("initializer " + quoted(tensor.name) + " has an unused code at the end of a row that is not 0");
     }
   }
+  if (meaningless) bad_model("initializer " + quoted(tensor.name) + " holds the code 10, which means nothing");
   return codes;
 }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <numeric>
 
 #include "base/checked.h"
 #include "base/cpu.h"
@@ -69,12 +70,13 @@ class ConvStep final : public Step {
 // [O, C, kh, kw] to the kernels' [O, kh, kw, C].
 std::vector<int8_t> channels_last(const std::vector<int8_t>& codes, const ConvShape& shape) {
   const int64_t channels = shape.in_channels / shape.groups, taps = shape.kernel_h * shape.kernel_w;
+  if (taps == 1 || channels == 1) return codes;
   std::vector<int8_t> result(codes.size());
   for (int64_t o = 0; o < shape.out_channels; ++o) {
     const int8_t* from = &codes[o * channels * taps];
     int8_t* to = &result[o * channels * taps];
-    for (int64_t c = 0; c < channels; ++c) {
-      for (int64_t t = 0; t < taps; ++t) to[t * channels + c] = from[c * taps + t];
+    for (int64_t t = 0; t < taps; ++t) {
+      for (int64_t c = 0; c < channels; ++c) to[t * channels + c] = from[c * taps + t];
     }
   }
   return result;
@@ -174,10 +176,11 @@ void ConvStep::fold(const Conv& conv, float x_scale, int32_t x_zero, float y_sca
   int32_t* bias = reinterpret_cast<int32_t*>(bias_.data());
   float* multiplier = reinterpret_cast<float*>(multiplier_.data());
   for (int64_t o = 0; o < outputs; ++o) {
-    int64_t sum = 0;
-    for (int64_t k = 0; k < inputs; ++k) {
-      const int8_t code = conv.codes[o * inputs + k];
-      sum += !conv.ternary ? code : code > 0 ? conv.plus[o] : code < 0 ? conv.minus[o] : 0;
+    const int8_t* const codes = &conv.codes[o * inputs];
+    int64_t sum = std::accumulate(codes, codes + inputs, int64_t{0});
+    if (conv.ternary) {
+      const int64_t ones = std::count(codes, codes + inputs, int8_t{1});
+      sum = ones * conv.plus[o] + (ones - sum) * conv.minus[o];  // codes add up to the ones without the others
     }
     bias[o] = static_cast<int32_t>(conv.bias[o] - x_zero * sum);
     const float product = x_scale * conv.w_scale[o];

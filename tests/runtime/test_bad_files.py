@@ -223,6 +223,20 @@ def test_broken_rule_of_groups_is_named(name: str) -> None:
         open_and_close(model.SerializeToString())
 
 
+@pytest.mark.parametrize("unused", [0b01, 0b10, 0b11])
+def test_codes_behind_a_row_are_0(unused: int) -> None:
+    b = Builder(0, 3, 6, 5)
+    b.output(b.dequantize(b.conv(b.quantize(), 2, 3)), 4)
+    model = b.proto()
+    weights = numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == "c2")).copy()
+    assert weights.shape == (2, 7)  # 27 codes and one that is not used
+    open_and_close(model.SerializeToString())
+    weights[1, 6] |= unused << 6
+    constant("c2", weights, np.uint8)(model)
+    with pytest.raises(ModelFileError, match="unused code at the end of a row"):
+        open_and_close(model.SerializeToString())
+
+
 def test_error_names_node_and_operation() -> None:
     model = conv_network()
     constant("c5", [0, 2**30 + 1, 0], np.int32)(model)

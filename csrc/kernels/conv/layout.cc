@@ -56,8 +56,12 @@ class OutputPacker {
     const int64_t block = quad * strip_.vectors >> 2, field = step * strip_.v.sums + vector_ * ways_ + way;
     const int64_t byte = (lane_ ^ way) * 4;
     if (strip_.weights.plus) {
+      uint32_t four = 0, there;
+      std::memcpy(&four, codes, static_cast<size_t>(count));
       uint8_t* const bytes = blocks_ + block * vector_bytes_ + byte;
-      for (int64_t i = 0; i < count; ++i) bytes[i] = static_cast<uint8_t>(bytes[i] | (codes[i] & 3) << 2 * field);
+      std::memcpy(&there, bytes, 4);
+      there |= (four & 0x03030303u) << 2 * field;
+      std::memcpy(bytes, &there, 4);
     } else {
       std::memcpy(blocks_ + (block * 4 + field) * vector_bytes_ + byte, codes, static_cast<size_t>(count));
     }
