@@ -67,8 +67,17 @@ def name_of(recipe: Recipe, kind: str) -> str:
 
 
 def source_of(recipe: Recipe) -> dict[str, Any]:
-    parent = "; its float parent: see NOTICE" if str(recipe.init).startswith("pretrained/") else ""
-    return {"source": f"trained by this project with the recipe {recipe.name}{parent}", "seed": recipe.seed}
+    source = f"trained by this project with the recipe {recipe.name}"
+    if _first_weights(recipe).startswith("pretrained/"):
+        source += "; its float parent: see NOTICE"
+    return {"source": source, "seed": recipe.seed}
+
+
+def _first_weights(recipe: Recipe) -> str:
+    """Where the first of the runs that led to it began; "" is at random."""
+    while str(recipe.init).startswith("results/"):
+        _, recipe = load_trained(weights_of(Path(str(recipe.init))))
+    return recipe.init or ""
 
 
 def add(dest: Path, name: str, suffix: str, data: bytes, facts: dict[str, Any]) -> None:
