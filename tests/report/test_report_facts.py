@@ -21,10 +21,12 @@ from report_examples import FakeParent
 
 from tritkit.bench import clock
 from tritkit.errors import UserError
+from tritkit.inspection.weights import LayerWeights
 from tritkit.report import Evidence, Labelled, gather, sections
 from tritkit.report.accuracy import accuracy_facts, mistake_facts, sign_test
 from tritkit.report.blocks import Prose, Table
 from tritkit.report.kernels import kernel_facts
+from tritkit.report.operations import _scales
 from tritkit.report.png import png
 from tritkit.report.published import ALEXNET_TTQ as TTQ
 from tritkit.report.published import looks_like_alexnet
@@ -136,19 +138,25 @@ def test_kernels_by_hand() -> None:
 
 
 def test_operations_by_hand(facts: Facts) -> None:
-    """layer1.0.conv1: 2,304 weights of which 731 are not zero, 32 × 32 pixels, Wp ≠ Wn, 16 outputs."""
+    """layer1.0.conv1: 2,304 weights of which 1,186 are not zero, 32 × 32 pixels, Wp = Wn, 16 outputs."""
     rows = {row["name"]: row for row in facts["operations"]["layers"]}
     row = rows["layer1.0.conv1"]
-    assert (row["macs"], row["additions"], row["multiplications"]) == (2304 * 1024, 731 * 1024, 2 * 16 * 1024)
-    assert row["pj"] == pytest.approx(731 * 1024 * 0.1 + 32 * 1024 * 3.1)
+    assert (row["macs"], row["additions"], row["multiplications"]) == (2304 * 1024, 1186 * 1024, 16 * 1024)
+    assert row["pj"] == pytest.approx(1186 * 1024 * 0.1 + 16 * 1024 * 3.1)
     assert row["float_pj"] == pytest.approx(2304 * 1024 * 4.6)
     assert row["int8_pj"] == pytest.approx(2304 * 1024 * 0.3)
     assert rows["linear"]["multiplications"] == rows["linear"]["additions"] == 640
-    same = rows["layer3.1.conv2"]  # Wp = Wn here: one multiplication an output
-    assert same["multiplications"] == 64 * 64
+    assert rows["layer3.1.conv2"]["multiplications"] == 64 * 64
     assert facts["operations"]["macs"] == sum(r["macs"] for r in rows.values()) == 40_551_040
     ways = facts["operations"]["ways"]
     assert ways[2]["memory_pj"] == pytest.approx(facts["sizes"]["bytes"] / 8 * 1300)
+
+
+def test_unequal_scales_take_two_multiplications_an_output() -> None:
+    codes, scale = np.ones((3, 5), np.int8), np.ones(3, np.float32)
+    equal = LayerWeights("l", "Conv", "ternary", codes, scale, plus=np.array([1, 2, 3]), minus=np.array([1, 2, 3]))
+    assert _scales(equal) == 3
+    assert _scales(replace(equal, minus=np.array([1, 2, 4]))) == 6
 
 
 def test_time_of_the_steps_and_their_families(facts: Facts) -> None:
@@ -309,7 +317,7 @@ def test_a_bench_of_another_file_or_a_damaged_one_is_refused(bench_file: Path, t
 
 
 def test_the_verdict_claims_what_was_measured(facts: Facts, bare: Facts) -> None:
-    size = "resnet20-cifar10-ternary is 12.2 times smaller than as float32 (88.4 kB instead of 1.08 MB)"
+    size = "resnet20-cifar10-ternary is 12.5 times smaller than as float32 (85.8 kB instead of 1.08 MB)"
     time = r" and takes [\d.]+ (µs|ms) an image on 1 thread of this machine\."
     assert re.fullmatch(re.escape(size) + time, bare["verdict"]["sentence"])
     said = facts["verdict"]["sentence"]
