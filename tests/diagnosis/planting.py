@@ -143,7 +143,7 @@ PLANTED = (
     Planted("dead-layer", "layer2.1.conv1", _edited("layer2.1.conv1", _codes(np.zeros_like))),
     Planted("dense-layer", "layer2.2.conv2", _edited("layer2.2.conv2", _codes(_filled)), ("saturated",)),
     Planted("empty-filters", "layer3.0.conv1", _edited("layer3.0.conv1", _codes(_some_rows_empty))),
-    Planted("collapsed-scale", "layer1.1.conv2", _edited("layer1.1.conv2", _collapse), ("saturated",)),
+    Planted("collapsed-scale", "layer1.1.conv2", _edited("layer1.1.conv2", _collapse), ("saturated", "dead-channels")),
     Planted("scale-sign", "layer3.1.conv1", _edited("layer3.1.conv1", _negative)),
     Planted("saturated", "layer2.0.conv1", _edited("layer2.0.conv1", _scale_times(1 / 8))),
     Planted("wide-range", "layer2.0.add", _edited("layer2.0.add", _scale_times(16))),
