@@ -132,13 +132,17 @@ def start(run: Run) -> str:
     return "float" + (" by way of post-training" if run.recipe.get("post_training_images") else "")
 
 
+def teachers(run: Run) -> list[str]:
+    """Their models; none: the run has labels alone."""
+    model = (run.recipe["distill"] or {"model": []})["model"]
+    return [model] if isinstance(model, str) else model
+
+
 def teacher(run: Run) -> str:
-    distill = run.recipe["distill"]
-    if distill is None:
+    if not teachers(run):
         return "–"
-    models = [distill["model"]] if isinstance(distill["model"], str) else distill["model"]
-    depths = ", ".join(model.removeprefix("cifar-resnet") for model in models)
-    return f"ResNet-{depths}" + (" in 8 bits" if distill.get("bits") == 8 else "")
+    depths = ", ".join(model.removeprefix("cifar-resnet") for model in teachers(run))
+    return f"ResNet-{depths}" + (" in 8 bits" if run.recipe["distill"].get("bits") == 8 else "")
 
 
 def later(run: Run) -> str:
@@ -146,7 +150,9 @@ def later(run: Run) -> str:
     if not run.earlier:
         return ""
     before = run.earlier.split("-")[2]
-    return ", trained on" if run.recipe["method"]["name"] == before else f", from the codes of {before}"
+    if run.recipe["method"]["name"] != before:
+        return f", from the codes of {before}"
+    return ", trained on" + (f" by {len(teachers(run))} teachers" if len(teachers(run)) > 1 else "")
 
 
 def integer_error(run: Run) -> str:

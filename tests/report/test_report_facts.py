@@ -26,7 +26,7 @@ from tritkit.report import Evidence, Labelled, gather, sections
 from tritkit.report.accuracy import accuracy_facts, mistake_facts, sign_test
 from tritkit.report.blocks import Prose, Table
 from tritkit.report.kernels import kernel_facts
-from tritkit.report.operations import _scales
+from tritkit.report.operations import scales_a_position
 from tritkit.report.png import png
 from tritkit.report.published import ALEXNET_TTQ as TTQ
 from tritkit.report.published import looks_like_alexnet
@@ -155,8 +155,8 @@ def test_operations_by_hand(facts: Facts) -> None:
 def test_unequal_scales_take_two_multiplications_an_output() -> None:
     codes, scale = np.ones((3, 5), np.int8), np.ones(3, np.float32)
     equal = LayerWeights("l", "Conv", "ternary", codes, scale, plus=np.array([1, 2, 3]), minus=np.array([1, 2, 3]))
-    assert _scales(equal) == 3
-    assert _scales(replace(equal, minus=np.array([1, 2, 4]))) == 6
+    assert scales_a_position(equal) == 3
+    assert scales_a_position(replace(equal, minus=np.array([1, 2, 4]))) == 6
 
 
 def test_time_of_the_steps_and_their_families(facts: Facts) -> None:

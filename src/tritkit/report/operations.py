@@ -60,7 +60,7 @@ def _layer(row: Facts, macs: int, ternary: LayerWeights | None) -> Facts:
     own = {"float32": float_pj, "int8": int8_pj}.get(row["kind"], float_pj)
     if ternary is not None and row["density"] is not None:
         additions = round(row["density"] * weights) * positions
-        multiplications = _scales(ternary) * positions
+        multiplications = scales_a_position(ternary) * positions
         own = additions * ENERGY_PJ["int32_add"] + multiplications * ENERGY_PJ["int32_multiply"]
     return {
         "name": row["name"],
@@ -74,7 +74,7 @@ def _layer(row: Facts, macs: int, ternary: LayerWeights | None) -> Facts:
     }
 
 
-def _scales(layer: LayerWeights) -> int:
+def scales_a_position(layer: LayerWeights) -> int:
     """Scales that the sums of one position are multiplied by: one an output or group, two where Wp ≠ Wn."""
     plus, minus = layer.plus, layer.minus
     groups = len(layer.values) if layer.group_size is None or plus is None else plus.size
