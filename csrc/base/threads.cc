@@ -39,116 +39,122 @@ bool spin_until(Done done, int spin_us) {
 }
 
 struct Job {
-  int64_t parts = 0;
-  void (*fn)(void*, int64_t) = nullptr;
+  void (*fn)(void*, int64_t, int, int) = nullptr;
   void* ctx = nullptr;
+  uint64_t first = 0;  // number of its stage 0
 };
-
-void run_slice(const Job& job, int slice, int slices) noexcept {
-  const int64_t begin = job.parts * slice / slices, end = job.parts * (slice + 1) / slices;
-  for (int64_t part = begin; part < end; ++part) job.fn(job.ctx, part);
-}
 
 }  // namespace
 
-// One process's threads. A publisher stores and then looks for sleepers, a sleeper says so and then looks at what was stored;
-// both with sequentially consistent operations, so one of them sees the other and no wake-up is lost.
+// One process's threads.
 //
-// A job is cut into as many slices as there are threads. Each thread claims its own first, which keeps its data in its core's
-// cache, and then those that nobody has begun: who comes late, because other programs have its core, finds its slice done. The
-// caller waits for slices that others have begun, never for a thread to wake.
+// Stages are numbered over all jobs, and each is cut into as many slices as there are threads. A thread claims its own slice, which
+// keeps its data in its core's cache, runs it, says so, and looks at the others until all have: nobody has to be told to go on, which
+// would take as long again. Who waits for some time takes slices that nobody has begun: a thread that comes late, because other
+// programs have its core, finds them done. The caller waits for slices that others have begun, never for a thread to wake.
+//
+// Who finishes something stores it and then looks for sleepers, a sleeper says so and then looks at what was stored; both with
+// sequentially consistent operations, so one of them sees the other and no wake-up is lost.
 struct ThreadPool::Team {
-  Team(int threads, int spin_us) : spin_us(spin_us), claims(static_cast<size_t>(threads)) {
+  Team(int threads, int spin_us) : spin_us(spin_us), claimed(static_cast<size_t>(threads)), finished(static_cast<size_t>(threads)) {
     workers.reserve(static_cast<size_t>(threads - 1));
     try {
       for (int i = 1; i < threads; ++i) workers.emplace_back([this, i] { work(i); });
     } catch (const std::system_error&) {
       // Fewer threads are slower, not wrong.
     }
-    slices = static_cast<int>(workers.size()) + 1;  // the first publish() shows it to the workers
+    slices = static_cast<int>(workers.size()) + 1;  // the first store to `open` shows it to the workers
   }
 
   ~Team() {
     stop.store(true);
-    publish();
+    wake();
     for (std::thread& worker : workers) worker.join();
   }
 
-  void run(const Job& next) {
+  void run(int64_t stages, Job next) {
     const std::lock_guard<std::mutex> turn(callers);
+    const uint64_t first = open.load() + 1, last = open.load() + static_cast<uint64_t>(stages);
     job = next;
-    unfinished.store(slices);
-    const uint64_t turn_number = publish();
-    run_slices(0, turn_number);
-    wait(caller_asleep, done, [this] { return unfinished.load() == 0; });
+    job.first = first;
+    open.store(last);
+    wake();
+    bool late = false;
+    for (uint64_t stage = first; stage <= last; ++stage) {
+      take(0, stage);
+      wait_for(stage, &late);
+    }
   }
 
  private:
-  // The last turn in which the slice was claimed; alone in its cache line, as different threads write neighbours.
-  struct alignas(64) Claim {
-    std::atomic<uint64_t> turn{0};
+  // Alone in its cache line, and in the pair of them that some CPUs fetch at once: different threads write neighbours.
+  struct alignas(128) Line {
+    std::atomic<uint64_t> stage{0};
   };
 
-  uint64_t publish() {
-    const uint64_t turn = epoch.fetch_add(1) + 1;
-    wake(workers_asleep, start);
-    return turn;
-  }
-
-  void wake(std::atomic<int>& asleep, std::condition_variable& condition) {
+  void wake() {
     if (asleep.load() == 0) return;
     { const std::lock_guard<std::mutex> lock(mutex); }
-    condition.notify_all();
+    progress.notify_all();
   }
 
   template <typename Ready>
-  void wait(std::atomic<int>& asleep, std::condition_variable& condition, Ready ready) {
+  void wait(Ready ready) {
     if (spin_until(ready, spin_us)) return;
     std::unique_lock<std::mutex> lock(mutex);
     asleep.fetch_add(1);
-    condition.wait(lock, ready);
+    progress.wait(lock, ready);
     asleep.fetch_sub(1);
   }
 
-  // Every slice is claimed in every turn, so one that may be claimed in this turn was last claimed in the one before. A thread whose
-  // turn is over claims nothing. `job` stays as it is from a claim to the end of its slice.
-  bool claim(int slice, uint64_t turn) {
-    uint64_t before = turn - 1;
-    return claims[static_cast<size_t>(slice)].turn.compare_exchange_strong(before, turn);
+  // Runs the slice unless another thread has. Every slice is claimed in every stage, so one that may be claimed in this stage was last
+  // claimed in the one before. `job` stays as it is from a claim to the end of its slice.
+  bool take(int slice, uint64_t stage) {
+    uint64_t before = stage - 1;
+    std::atomic<uint64_t>& claim = claimed[static_cast<size_t>(slice)].stage;
+    if (claim.load() != before || !claim.compare_exchange_strong(before, stage)) return false;
+    job.fn(job.ctx, static_cast<int64_t>(stage - job.first), slice, slices);
+    finished[static_cast<size_t>(slice)].stage.store(stage);
+    wake();
+    return true;
   }
 
-  void run_slices(int own, uint64_t turn) {
-    const int count = slices;
-    for (int i = 0; i < count; ++i) {
-      const int slice = own + i < count ? own + i : own + i - count;
-      if (!claim(slice, turn)) continue;
-      run_slice(job, slice, count);
-      if (unfinished.fetch_sub(1) == 1) wake(caller_asleep, done);
-    }
+  // Until all slices of the stage are finished. `late`: others were, so their slices are taken at once; else after a moment, since a
+  // look at what others claim takes its cache line from them.
+  void wait_for(uint64_t stage, bool* late) {
+    int done = 0;
+    const auto ready = [&] {
+      while (done < slices && finished[static_cast<size_t>(done)].stage.load() >= stage) ++done;
+      return done == slices;
+    };
+    if (spin_until(ready, *late ? 0 : kPatienceUs)) return;
+    *late = false;
+    for (int slice = 0; slice < slices; ++slice) *late = take(slice, stage) || *late;
+    wait(ready);
   }
 
-  void work(int thread) {
-    uint64_t seen = 0;
+  void work(int own) {
+    bool late = false;
     for (;;) {
-      wait(workers_asleep, start, [&] { return epoch.load() != seen; });
-      seen = epoch.load();
+      const uint64_t next = claimed[static_cast<size_t>(own)].stage.load() + 1;
+      wait([&] { return open.load() >= next || stop.load(); });
       if (stop.load()) return;
-      run_slices(thread, seen);
+      wait_for(next - 1, &late);
+      take(own, next);
     }
   }
 
+  static constexpr int kPatienceUs = 2;
   const int spin_us;
   int slices = 1;
-  Job job;
-  std::mutex callers, mutex;
-  std::condition_variable start, done;
-  std::atomic<bool> stop{false};
-  std::vector<Claim> claims;
-  alignas(64) std::atomic<uint64_t> epoch{0};
-  std::atomic<int> workers_asleep{0};
-  alignas(64) std::atomic<int> unfinished{0};
-  std::atomic<int> caller_asleep{0};
+  std::vector<Line> claimed, finished;  // the last stage in which each slice was
   std::vector<std::thread> workers;
+  std::mutex callers, mutex;
+  std::condition_variable progress;
+  std::atomic<bool> stop{false};
+  std::atomic<int> asleep{0};
+  alignas(128) std::atomic<uint64_t> open{0};  // the last stage that may begin, once those before are finished
+  Job job;
 };
 
 // A child of fork() has none of the parent's threads: its pools forget their teams (which leak; their locks may be held for
@@ -209,13 +215,9 @@ ThreadPool::Team* ThreadPool::team() {
   return current;
 }
 
-void ThreadPool::run(int64_t parts, void (*fn)(void* ctx, int64_t part), void* ctx) {
-  const Job job{parts, fn, ctx};
-  if (size_ == 1 || parts <= 1) {
-    run_slice(job, 0, 1);
-  } else {
-    team()->run(job);
-  }
+void ThreadPool::run(int64_t stages, void (*fn)(void* ctx, int64_t stage, int part, int parts), void* ctx) {
+  if (size_ > 1) return team()->run(stages, {fn, ctx, 0});
+  for (int64_t stage = 0; stage < stages; ++stage) fn(ctx, stage, 0, 1);
 }
 
 }  // namespace tritkit

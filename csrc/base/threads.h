@@ -1,4 +1,4 @@
-// A small pool of threads that share out fixed slices of a job: no OpenMP, so it lives beside any other runtime in the process.
+// A small pool of threads that go through the stages of a job together: no OpenMP, so it lives beside any other runtime in the process.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -14,11 +14,11 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  // Calls fn(ctx, part) once for each part in [0, parts), in size() even slices: usually thread t runs the t-th, but whoever is
-  // awake takes the slice of a thread that comes late. Returns when all are done. fn must neither throw (the process would end)
-  // nor call run() of the same pool. Callers on several threads take turns. In a forked child the pool starts its threads anew
-  // at the first run().
-  void run(int64_t parts, void (*fn)(void* ctx, int64_t part), void* ctx);
+  // Calls fn(ctx, stage, part, parts) once for each stage in [0, stages) and each part in [0, parts), a stage when all parts of the
+  // one before are done. `parts` is size(), or less where there are fewer threads; usually thread t runs part t, but who waits takes
+  // the part of a thread that comes late. Returns when all are done. fn must neither throw (the process would end) nor call run() of
+  // the same pool. Callers on several threads take turns. In a forked child the pool starts its threads anew at the first run().
+  void run(int64_t stages, void (*fn)(void* ctx, int64_t stage, int part, int parts), void* ctx);
 
   int size() const { return size_; }
 

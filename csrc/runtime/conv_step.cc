@@ -48,6 +48,7 @@ class ConvStep final : public Step {
   void set_outputs(const StepContext& context, const PlannedNode& node, const Conv& conv);
   void pack(const StepContext& context, const Conv& conv, const Window& window);
   ConvRange range(int64_t batch, int64_t part, int64_t parts) const;
+  void ask_for_borders(const uint8_t* x, const ConvRange& range, int64_t part, int64_t parts) const;
 
   const ConvKernel* kernel_ = nullptr;
   bool ternary_ = false;
@@ -301,6 +302,20 @@ ConvRange ConvStep::range(int64_t batch, int64_t part, int64_t parts) const {
   return {rows.begin * grain, rows.end * grain, 0, panels_};
 }
 
+// Rows that another thread has made lie in the cache of its core: where the part of an image needs a few, all are asked for at once,
+// before the kernel would wait for one after the other. x: see ConvArgs.
+void ConvStep::ask_for_borders(const uint8_t* x, const ConvRange& range, int64_t part, int64_t parts) const {
+  constexpr int64_t kLines = 32;
+  const ConvShape& s = args_.shape;
+  const Rows own = share(x_.image.height, part, parts);
+  const int64_t top = x_shift_ / args_.x_row, begin = range.pixel_begin / s.out_w * s.stride_h, last = (range.pixel_end - 1) / s.out_w * s.stride_h;
+  const auto ask = [&](int64_t from, int64_t to) {
+    for (int64_t i = 0; i < kLines && from * args_.x_row + 64 * i < to * args_.x_row; ++i) __builtin_prefetch(x + from * args_.x_row + 64 * i);
+  };
+  if (part > 0) ask(begin, own.begin + top);
+  if (part + 1 < parts) ask(own.end + top, last + (s.kernel_h - 1) * s.dilation_h + 1);
+}
+
 void ConvStep::run(const Frame& frame, int64_t part, int64_t parts) const {
   ConvArgs args = args_;
   args.x = frame.codes(x_) - x_shift_;
@@ -308,8 +323,7 @@ void ConvStep::run(const Frame& frame, int64_t part, int64_t parts) const {
     args.y = frame.writable_floats(y_);
   } else {
     args.y = frame.codes(y_);
-    const Rows images = share(frame.batch, part, parts);
-    fill_halo(y_.image, frame.codes(y_), images.begin, images.end);
+    fill_halo(y_.image, frame.codes(y_), share(frame.batch * y_.image.height, part, parts));
   }
   if (args.output == ConvOutput::requantize_add) args.r = frame.codes(residual_);
   args.scratch = frame.scratch + part * frame.scratch_bytes;
@@ -319,7 +333,9 @@ void ConvStep::run(const Frame& frame, int64_t part, int64_t parts) const {
   }
   if (way_ == Choice::unpacked && unpacked_.size() > 0) args.packed = unpacked_.data();
   const ConvRange range = this->range(frame.batch, part, parts);
-  if (range.pixel_begin < range.pixel_end && range.panel_begin < range.panel_end) use_gather() ? gather_->run(args, range) : kernel_->run(args, range);
+  if (range.pixel_begin >= range.pixel_end || range.panel_begin >= range.panel_end) return;
+  if (parts > 1 && frame.batch == 1) ask_for_borders(args.x, range, part, parts);
+  use_gather() ? gather_->run(args, range) : kernel_->run(args, range);
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ namespace tritkit {
 namespace {
 
 constexpr size_t max_nodes = 20000;       // the memory plan takes their square
-constexpr int64_t worth_waking = 4000;    // nanoseconds of a step below which other threads cost more than they save
+constexpr int64_t worth_waking = 4000;    // nanoseconds of the longest step below which other threads cost more than they save
+constexpr int64_t worth_sharing = 1500;   // the same of a step while they are awake
 constexpr size_t max_kernels = 64;
 
 std::string shape_of(const Value& value) {
@@ -191,25 +192,33 @@ void Session::run(const tk_tensor* inputs, size_t input_count, const tk_tensor* 
 
 namespace {
 
-struct StepCall {
-  const Step& step;
+struct Stretch {
+  const std::unique_ptr<Step>* steps;
   const Frame& frame;
-  int64_t parts;
-  static void run(void* self, int64_t part) {
-    const StepCall* call = static_cast<const StepCall*>(self);
-    call->step.run(call->frame, part, call->parts);
+  static void run(void* self, int64_t step, int part, int parts) {
+    const Stretch* stretch = static_cast<const Stretch*>(self);
+    stretch->steps[step]->run(stretch->frame, part, parts);
   }
 };
 
 }  // namespace
 
+// Threads go through steps one after the other that are worth sharing; the caller runs the others.
 void Session::execute(const Frame& frame, int64_t* nanoseconds) {
+  const auto worth = [&](size_t i, int64_t limit) { return steps_[i]->nanoseconds >= limit / frame.batch; };
+  bool any = false;
+  for (size_t i = 0; i < steps_.size(); ++i) any = any || worth(i, worth_waking);
+  const auto shared = [&](size_t i) { return any && pool_.size() > 1 && worth(i, worth_sharing); };
   int64_t before = nanoseconds ? now() : 0;
-  for (size_t i = 0; i < steps_.size(); ++i) {
-    const Step& step = *steps_[i];
-    const bool alone = pool_.size() == 1 || step.nanoseconds < worth_waking / frame.batch;
-    StepCall call{step, frame, alone ? 1 : pool_.size()};
-    pool_.run(call.parts, StepCall::run, &call);
+  for (size_t i = 0, end; i < steps_.size(); i = end) {
+    end = i + 1;
+    if (shared(i)) {
+      while (!nanoseconds && end < steps_.size() && shared(end)) ++end;
+      Stretch stretch{&steps_[i], frame};
+      pool_.run(static_cast<int64_t>(end - i), Stretch::run, &stretch);
+    } else {
+      steps_[i]->run(frame, 0, 1);
+    }
     if (!nanoseconds) continue;
     const int64_t after = now();
     nanoseconds[i] += after - before;

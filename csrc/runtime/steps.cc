@@ -12,15 +12,14 @@
 namespace tritkit {
 namespace {
 
-// A step whose result is u8: the work is cut into rows of an image, and each part fills the halo of its share of the images.
+// A step whose result is u8: the work is cut into rows of images, and each part fills the halo around its share of them.
 template <typename Kernel>
 class CodeStep final : public Step {
  public:
   CodeStep(const Place& y, int64_t height, Kernel kernel) : y_(y), height_(height), kernel_(std::move(kernel)) {}
 
   void run(const Frame& frame, int64_t part, int64_t parts) const override {
-    const Rows images = share(frame.batch, part, parts);
-    fill_halo(y_.image, frame.codes(y_), images.begin, images.end);
+    fill_halo(y_.image, frame.codes(y_), share(frame.batch * y_.image.height, part, parts));
     kernel_(frame, share(frame.batch * height_, part, parts));
   }
 
@@ -64,6 +63,15 @@ void report_nan(const Frame& frame, int64_t image) {
   int64_t seen = frame.nan_image->load();
   while (image >= 0 && (seen < 0 || image < seen) && !frame.nan_image->compare_exchange_weak(seen, image)) {
   }
+}
+
+// The rows of x that are pasted into these rows of y.
+Rows pasted(const PasteArgs& args, Rows rows) {
+  const auto before = [&](int64_t row) {  // rows of x that lie before a row of y
+    const int64_t in_image = row % args.y.height - args.top;
+    return row / args.y.height * args.x.height + std::min(std::max<int64_t>(in_image, 0), args.x.height);
+  };
+  return {before(rows.begin), before(rows.end)};
 }
 
 // Makes the step for each kind of node.
@@ -150,13 +158,12 @@ class Maker {
     return named(code_step(y_, y_.image.height, run), kernels.isa);
   }
 
-  // Whole images, so that the fill comes before the paste.
   std::unique_ptr<Step> operator()(const Pad& pad) const {
     const Place x = place(x_index());
     const PasteArgs args{x.image, y_.image, pad.channels, pad.top, pad.left};
-    return code_step(y_, 1, [x, y = y_, args](const Frame& frame, Rows images) {
-      fill_zero(y.image, frame.codes(y), images.begin, images.end);
-      paste(args, frame.codes(x), frame.codes(y), {images.begin * x.image.height, images.end * x.image.height});
+    return code_step(y_, y_.image.height, [x, y = y_, args](const Frame& frame, Rows rows) {
+      fill_zero(y.image, frame.codes(y), rows);
+      paste(args, frame.codes(x), frame.codes(y), pasted(args, rows));
     });
   }
 

@@ -1,4 +1,4 @@
-// The thread pool: every part once, several callers, thousands of short jobs, and life after fork().
+// The thread pool: every part of every stage once and in order, several callers, thousands of short jobs, and life after fork().
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,20 +25,30 @@ void expect(bool ok, const char* what) {
   std::printf("FAILED: %s\n", what);
 }
 
+// How often each part of each stage ran, and whether a part began while another of the stage before was still to do.
 struct Counts {
-  explicit Counts(int64_t parts) : parts(static_cast<size_t>(parts)) {}
-  std::vector<std::atomic<int>> parts;
+  explicit Counts(int64_t stages) : parts(static_cast<size_t>(stages * kMost)), done(static_cast<size_t>(stages)) {}
+  static constexpr int64_t kMost = 8;  // threads
+  std::vector<std::atomic<int>> parts, done;
+  std::atomic<int> size{0};
+  std::atomic<bool> early{false};
 };
 
-void count(void* ctx, int64_t part) { static_cast<Counts*>(ctx)->parts[static_cast<size_t>(part)].fetch_add(1); }
+void count(void* ctx, int64_t stage, int part, int parts) {
+  Counts& counts = *static_cast<Counts*>(ctx);
+  if (stage > 0 && counts.done[static_cast<size_t>(stage - 1)].load() != parts) counts.early = true;
+  counts.parts[static_cast<size_t>(stage * Counts::kMost + part)].fetch_add(1);
+  counts.size = parts;
+  counts.done[static_cast<size_t>(stage)].fetch_add(1);
+}
 
-bool every_part_once(ThreadPool& pool, int64_t parts) {
-  Counts counts(parts);
-  pool.run(parts, count, &counts);
-  for (const std::atomic<int>& times : counts.parts) {
-    if (times.load() != 1) return false;
+bool every_part_once(ThreadPool& pool, int64_t stages) {
+  Counts counts(stages);
+  pool.run(stages, count, &counts);
+  for (int64_t i = 0; i < stages * Counts::kMost; ++i) {
+    if (counts.parts[static_cast<size_t>(i)].load() != (i % Counts::kMost < counts.size ? 1 : 0)) return false;
   }
-  return true;
+  return !counts.early && (stages == 0 || counts.size == pool.size());
 }
 
 void check_parts() {
@@ -46,7 +56,7 @@ void check_parts() {
     for (const int spin_us : {0, 30}) {
       ThreadPool pool(threads, spin_us);
       expect(pool.size() == (threads < 1 ? 1 : threads), "a pool has as many threads as asked for, at least one");
-      for (const int64_t parts : {0, 1, 2, 3, 7, 8, 9, 1000}) expect(every_part_once(pool, parts), "each part runs once");
+      for (const int64_t stages : {0, 1, 2, 3, 9, 1000}) expect(every_part_once(pool, stages), "each part of each stage runs once, in order");
     }
   }
 }
@@ -56,9 +66,22 @@ void check_short_jobs() {
   for (const int spin_us : {0, 1, 100}) {
     ThreadPool pool(3, spin_us);
     for (int i = 0; i < 3000; ++i) {
-      if (!every_part_once(pool, 4)) return expect(false, "each part of a short job runs once");
+      if (!every_part_once(pool, 1 + i % 4)) return expect(false, "each part of a short job runs once");
       if (i % 300 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
+  }
+}
+
+// Stages whose parts take unequal time, now one, now another: threads wait, sleep and are woken within a job.
+void check_uneven_stages() {
+  for (const int spin_us : {0, 30}) {
+    ThreadPool pool(4, spin_us);
+    Counts counts(60);
+    pool.run(60, [](void* ctx, int64_t stage, int part, int parts) {
+      if (part == stage % parts) std::this_thread::sleep_for(std::chrono::microseconds(200));
+      count(ctx, stage, part, parts);
+    }, &counts);
+    expect(!counts.early, "no stage begins before the one before is done");
   }
 }
 
@@ -73,7 +96,7 @@ void check_late_workers() {
   for (int i = 0; i < 200; ++i) {
     std::this_thread::sleep_for(std::chrono::microseconds(100));
     Job job;
-    pool.run(4, [](void* ctx, int64_t) {
+    pool.run(1, [](void* ctx, int64_t, int, int) {
       Job& j = *static_cast<Job*>(ctx);
       if (std::this_thread::get_id() == j.caller) ++j.by_caller;
     }, &job);
@@ -153,6 +176,7 @@ int main() {
   check_cpu();
   check_parts();
   check_short_jobs();
+  check_uneven_stages();
   check_late_workers();
   check_several_callers();
   check_fork();

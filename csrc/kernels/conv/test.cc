@@ -143,15 +143,14 @@ void run_ranges(const ConvKernel& kernel, const ConvArgs& args, const std::vecto
     const ConvArgs& args;
     const std::vector<ConvRange>& ranges;
   } call = {kernel, args, ranges};
-  const auto part = [](void* ctx, int64_t i) {
+  const auto run = [](void* ctx, int64_t, int part, int parts) {
     const Call& c = *static_cast<Call*>(ctx);
     Guarded scratch(static_cast<int64_t>(c.kernel.scratch_bytes(c.args.shape)), Edge::end, 64, 0, false);
     ConvArgs args = c.args;
     args.scratch = scratch.as();
-    c.kernel.run(args, c.ranges[static_cast<size_t>(i)]);
+    for (size_t i = static_cast<size_t>(part); i < c.ranges.size(); i += static_cast<size_t>(parts)) c.kernel.run(args, c.ranges[i]);
   };
-  if (threads) return two.run(static_cast<int64_t>(ranges.size()), part, &call);
-  for (size_t i = 0; i < ranges.size(); ++i) part(&call, static_cast<int64_t>(i));
+  threads ? two.run(1, run, &call) : run(&call, 0, 0, 1);
 }
 
 // y after the kernel ran over `ranges`, y before being `before`.

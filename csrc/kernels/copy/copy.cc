@@ -4,14 +4,20 @@
 
 namespace tritkit {
 
-void fill_halo(const Image& shape, uint8_t* y, int64_t begin, int64_t end) {
-  const int64_t side = (shape.right + shape.left) * shape.pixel;  // the right of a row and the left of the next are neighbours
-  for (int64_t n = begin; n < end; ++n) {
-    uint8_t* first = y + shape.at(n, -shape.top, -shape.left);
-    std::memset(first, shape.zero, shape.top * shape.row + shape.left * shape.pixel);
-    for (int64_t i = 0; side > 0 && i + 1 < shape.height; ++i) std::memset(y + shape.at(n, i, shape.width), shape.zero, side);
-    uint8_t* last = y + shape.at(n, shape.height - 1, shape.width);
-    std::memset(last, shape.zero, shape.right * shape.pixel + shape.bottom * shape.row);
+void fill_halo(const Image& shape, uint8_t* y, Rows rows) {
+  const int64_t left = shape.left * shape.pixel, right = shape.right * shape.pixel;
+  const int64_t above = shape.top * shape.row, below = shape.bottom * shape.row;
+  if (left + right + above + below == 0) return;
+  int64_t n = rows.begin / shape.height, i = rows.begin % shape.height;
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    uint8_t* const first = y + shape.at(n, i, 0);
+    if (i == 0 || row == rows.begin) {
+      const int64_t before = left + (i == 0 ? above : 0);
+      std::memset(first - before, shape.zero, before);
+    }
+    const bool last = ++i == shape.height, joined = !last && row + 1 < rows.end;  // then the left of the next row follows
+    std::memset(first + shape.width * shape.pixel, shape.zero, right + (last ? below : joined ? left : 0));
+    if (last) i = 0, ++n;
   }
 }
 
@@ -36,9 +42,9 @@ void paste(const PasteArgs& args, const uint8_t* x, uint8_t* y, Rows rows) {
   }
 }
 
-void fill_zero(const Image& shape, uint8_t* y, int64_t begin, int64_t end) {
-  for (int64_t n = begin; n < end; ++n) {
-    for (int64_t i = 0; i < shape.height; ++i) std::memset(y + shape.at(n, i, 0), shape.zero, shape.width * shape.pixel);
+void fill_zero(const Image& shape, uint8_t* y, Rows rows) {
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    std::memset(y + shape.at(row / shape.height, row % shape.height, 0), shape.zero, shape.width * shape.pixel);
   }
 }
 

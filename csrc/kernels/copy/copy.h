@@ -4,8 +4,9 @@
 
 namespace tritkit {
 
-// Writes the zero point into the halo of images [begin, end).
-void fill_halo(const Image& shape, uint8_t* y, int64_t begin, int64_t end);
+// Writes the zero point into the halo around `rows`, above that of an image's first row and below that of its last: threads that share
+// an image each write beside their own rows, not into one another's cache lines.
+void fill_halo(const Image& shape, uint8_t* y, Rows rows);
 
 // y[n, i, j, c] = x[n, start + step * (i, j, c)] for Slice; rows are those of y.
 struct SliceArgs {
@@ -21,8 +22,8 @@ struct PasteArgs {
 };
 void paste(const PasteArgs& args, const uint8_t* x, uint8_t* y, Rows rows);
 
-// Fills images [begin, end) of y, without its halo, with its zero point: what a Pad leaves around the paste.
-void fill_zero(const Image& shape, uint8_t* y, int64_t begin, int64_t end);
+// Fills rows of y, without the halo, with its zero point: what a Pad leaves around the paste.
+void fill_zero(const Image& shape, uint8_t* y, Rows rows);
 
 // Keeps the elements in (channel, row, column) order under another shape; images [begin, end).
 void reshape(const Image& x_shape, const uint8_t* x, const Image& y_shape, uint8_t* y, int64_t begin, int64_t end);
