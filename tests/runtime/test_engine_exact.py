@@ -178,18 +178,39 @@ CASES: dict[str, tuple[Callable[[Builder], str], int]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("options", [{"engine": "reference", "threads": 1}, {"threads": 3}], ids=str)
-def test_operation(name: str, options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("options", "batch"),
+    [({"engine": "reference", "threads": 1}, 3), ({"threads": 3}, 3), ({"threads": 3}, 100)],  # the last is shared
+    ids=str,
+)
+def test_operation(name: str, options: dict[str, object], batch: int) -> None:
     build, features = CASES[name]
     b = Builder(11, 6, 10, 7)
     finish(b, build(b), features)
-    x = images((6, 10, 7))
+    x = images((6, 10, 7), batch)
     want = engine_oracle.run(b.proto(), x)
     with Session(b.model(), **options) as session:  # type: ignore[arg-type]
         got = session.run(x)
     assert isinstance(got, dict)
     for output, expected in zip(got.values(), want, strict=True):
         assert np.array_equal(output, expected)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_share_one_image(threads: int) -> None:
+    """Its rows, the halo around them, and what moves rows about; in memory that the image before has written."""
+    b = Builder(2, 6, 41, 36)
+    x = b.conv(b.quantize(), 16, 6)
+    x = b.conv(b.add(b.conv(x, 16, 16), x), 16, 16, zero=120)
+    x = b.moved("Pad", [x], [([0, 3, 5, 1, 0, 2, 2, 0], np.int64), (120, np.uint8)])
+    x = b.conv(x, 20, 21, kernel=(5, 3), strides=(2, 1), pads=(2, 1, 2, 1))
+    x = b.moved("Concat", [x, b.moved("MaxPool", [x], [], kernel_shape=[3, 3], pads=[1, 1, 1, 1])], [], axis=1)
+    x = b.moved("Slice", [x], [([1, 0], np.int64), ([40, 100], np.int64), ([1, 2], np.int64), ([1, 2], np.int64)])
+    b.output(b.dequantize(b.conv(x, 7, 39)), 4)
+    with Session(b.model(), threads=threads) as session:
+        for seed in (1, 2):
+            pixels = images((6, 41, 36), batch=1, seed=seed)
+            assert np.array_equal(session.run(pixels), engine_oracle.run(b.proto(), pixels)[0])
 
 
 @pytest.mark.parametrize("ternary", [True, False])

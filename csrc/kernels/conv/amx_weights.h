@@ -31,35 +31,28 @@ int64_t most_steps(const ConvShape& s) {
   return s.kernel_h * s.kernel_w * ((quads + 15) / 16);
 }
 
-// Row `quad` of the weights of 16 outputs, from a block's vectors: lane d of vector t is of output d ^ t and quad d % Ways.
+// Row `quad` of the weights of 16 outputs, from a step's vectors: lane d of vector t is of output d ^ t and quad d % Ways.
 template <int Ways>
 I tile_row(const I* w, int quad) {
   if constexpr (Ways == 1) return w[0];
   const __mmask16 second = 0xaaaa;
-  if constexpr (Ways == 2) {
-    const I other = Vector::exchange<1>(w[1]);
-    return quad == 0 ? _mm512_mask_mov_epi32(w[0], second, other) : _mm512_mask_mov_epi32(other, second, w[0]);
-  }
-  if constexpr (Ways == 4) {
-    const I way[4] = {w[0], Vector::exchange<1>(w[1]), Vector::exchange<2>(w[2]), Vector::exchange<1>(Vector::exchange<2>(w[3]))};
-    I row = way[quad];
-    for (int lane = 1; lane < 4; ++lane) row = _mm512_mask_mov_epi32(row, static_cast<__mmask16>(0x1111 << lane), way[lane ^ quad]);
-    return row;
-  }
+  const I other = Vector::exchange(w[Ways - 1]);
+  return quad == 0 ? _mm512_mask_mov_epi32(w[0], second, other) : _mm512_mask_mov_epi32(other, second, w[0]);
 }
 
 // Writes the weights of a strip of V vectors as tiles: [half][step][vector of the half][quad][16 outputs][4].
-template <int V, template <int> class Weights>
+template <int V, template <int, int> class Weights>
 class TileWriter {
  public:
   TileWriter(const uint8_t* weights, const Runs& runs, const Steps& steps, uint8_t* tiles)
       : runs_(runs), steps_(steps), tiles_(tiles), half_(steps.count * kStep) {
-    Weights<1> reader(weights);
+    Weights<1, S> reader(weights);
     for (int64_t run = 0; run < runs_.count; ++run, tiles_ += steps_.of_run * kStep) {
       if (steps_.overlap(runs_)) clear_last();
       begin_step(0);
       for (int64_t quad = 0; quad < runs_.quads; quad += kBlockQuads) {
-        reader.template read<0>(w_);
+        reader.template read<0>(w_[0]);
+        if constexpr (S == 2) reader.template read<1>(w_[1]);
         put(runs_.quads - quad);
         reader.next();
       }
@@ -67,7 +60,7 @@ class TileWriter {
   }
 
  private:
-  static constexpr int kBlockQuads = 4 / V;
+  static constexpr int S = kSumsOf<V>, kWays = S / V, kBlockQuads = 4 / V;
   static constexpr int64_t kStep = (V < 2 ? 1 : 2) * kTileBytes;
 
   uint8_t* tile(int64_t step, int v) const { return tiles_ + v / 2 * half_ + step * kStep + v % 2 * kTileBytes; }
@@ -82,7 +75,7 @@ class TileWriter {
     for (int i = 0; i < kBlockQuads && i < left; ++i, ++row_) {
       if (row_ == steps_.quads) begin_step(step_ + 1);
       TRITKIT_UNROLL
-      for (int v = 0; v < V; ++v) Vector::store(tile(step_, v) + row_ * 64, tile_row<kBlockQuads>(w_ + v * kBlockQuads, i));
+      for (int v = 0; v < V; ++v) Vector::store(tile(step_, v) + row_ * 64, tile_row<kWays>(w_[i / kWays] + v * kWays, i % kWays));
     }
   }
 
@@ -98,7 +91,7 @@ class TileWriter {
   uint8_t* tiles_;
   const int64_t half_;             // bytes
   int64_t step_ = 0, row_ = 0;     // of the next quad
-  I w_[kSums];
+  I w_[4 / S][S];  // of a block: its steps
 };
 
 // Up to 32 outputs and their weights.

@@ -1,7 +1,7 @@
-// Where output pixels lie; part of tile.h, in the namespace of an instruction set. Before it stands Pixels, with room for twice
-// kPixels.
+// Where output pixels lie; part of tile.h, in the namespace of an instruction set. Before it stands Pixels.
 
-// Output pixels one after the other, over rows and images.
+// Output pixels one after the other, over rows and images; Pixels has room for twice kMost.
+template <int kMost>
 class Cursor {
  public:
   Cursor(const ConvArgs& args, int64_t group_offset, int64_t pixel)
@@ -10,7 +10,7 @@ class Cursor {
         x_step_(args.shape.stride_w * args.x_pixel),
         image_(pixel / (args.shape.out_h * args.shape.out_w)),
         row_(pixel / args.shape.out_w % args.shape.out_h) {
-    for (int i = 0; i < kPixels; ++i) {
+    for (int i = 0; i < kMost; ++i) {
       x_steps_[i] = i * x_step_;
       y_steps_[i] = i * args.y_pixel;
       r_steps_[i] = i * args.r_pixel;
@@ -18,13 +18,13 @@ class Cursor {
     begin_row(pixel % args.shape.out_w);
   }
 
-  // The next `count` <= kPixels of them. Whole vectors are written: what follows those of a row is overwritten, or of no meaning.
+  // The next `count` <= kMost of them. Whole vectors are written: what follows those of a row is overwritten, or of no meaning.
   void next(Pixels& pixels, int64_t count) {
     for (int64_t done = 0; done < count;) {
       if (left_ == 0) next_row();
-      for (int i = 0; i < kPixels; ++i) pixels.x[done + i] = x_ + x_steps_[i];
-      for (int i = 0; i < kPixels; ++i) pixels.y[done + i] = y_ + y_steps_[i];
-      for (int i = 0; i < kPixels; ++i) pixels.r[done + i] = r_ + r_steps_[i];
+      for (int i = 0; i < kMost; ++i) pixels.x[done + i] = x_ + x_steps_[i];
+      for (int i = 0; i < kMost; ++i) pixels.y[done + i] = y_ + y_steps_[i];
+      for (int i = 0; i < kMost; ++i) pixels.r[done + i] = r_ + r_steps_[i];
       const int64_t taken = left_ < count - done ? left_ : count - done;
       x_ += taken * x_step_;
       y_ += taken * a_.y_pixel;
@@ -54,5 +54,5 @@ class Cursor {
   int64_t offset_, x_step_, image_, row_, left_;
   const uint8_t* x_;
   int64_t y_, r_;
-  int64_t x_steps_[kPixels], y_steps_[kPixels], r_steps_[kPixels];
+  int64_t x_steps_[kMost], y_steps_[kMost], r_steps_[kMost];
 };

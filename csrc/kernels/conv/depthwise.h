@@ -134,7 +134,7 @@ struct Finish {
 template <bool Whole>
 void run_block(const Block& block, int64_t pixel_begin, int64_t pixel_end) {
   const Finish finish(block);
-  Cursor cursor(*block.args, block.first, pixel_begin);
+  Cursor<kPixels> cursor(*block.args, block.first, pixel_begin);
   Pixels pixel;
   Lanes::I sums[4];
   for (int64_t p = pixel_begin; p < pixel_end; ++p) {

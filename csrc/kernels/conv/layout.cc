@@ -42,7 +42,8 @@ class OutputPacker {
  public:
   OutputPacker(const Strip& strip, int64_t j, uint8_t* blocks)
       : strip_(strip),
-        ways_(strip.v.sums / strip.vectors),
+        sums_(conv_strip_sums(strip.vectors)),
+        ways_(sums_ / strip.vectors),
         block_quads_(4 / strip.vectors),
         vector_bytes_(4 * strip.v.lanes),
         j_(j),
@@ -53,7 +54,7 @@ class OutputPacker {
   // Codes of the `count` <= 4 channels of a quad; `quad` counts blocks' quads from the strip's first block.
   void put(int64_t quad, const int8_t* codes, int64_t count) {
     const int64_t way = (j_ ^ quad) & (ways_ - 1), step = (quad & (block_quads_ - 1)) >= ways_ ? 1 : 0;
-    const int64_t block = quad * strip_.vectors >> 2, field = step * strip_.v.sums + vector_ * ways_ + way;
+    const int64_t block = quad * strip_.vectors >> 2, field = step * sums_ + vector_ * ways_ + way;
     const int64_t byte = (lane_ ^ way) * 4;
     if (strip_.weights.plus) {
       uint32_t four = 0, there;
@@ -69,7 +70,7 @@ class OutputPacker {
 
  private:
   const Strip& strip_;
-  int64_t ways_, block_quads_, vector_bytes_, j_, vector_, lane_;
+  int64_t sums_, ways_, block_quads_, vector_bytes_, j_, vector_, lane_;
   uint8_t* blocks_;
 };
 
@@ -132,7 +133,7 @@ std::vector<Codebook> codebooks(const Strip& strip) {
 }
 
 void pack_tables(const Strip& strip, uint8_t* tables) {
-  const int64_t ways = strip.v.sums / strip.vectors;
+  const int64_t ways = conv_strip_sums(strip.vectors) / strip.vectors;
   const std::vector<Codebook> books = codebooks(strip);
   for (int64_t j = 0; j < strip.outputs; ++j) {
     const Codebook& book = books[static_cast<size_t>(j)];
@@ -168,14 +169,14 @@ ConvRuns conv_runs(const ConvShape& s) {
 
 int64_t conv_strip_vectors(const ConvVectors& v, int64_t outputs) {
   int64_t vectors = 1;
-  while (vectors < v.sums && vectors * v.lanes < outputs) vectors *= 2;
+  while (vectors < v.widest && vectors * v.lanes < outputs) vectors *= 2;
   return vectors;
 }
 
 int64_t conv_strip_bytes(const ConvVectors& v, const ConvShape& s, bool ternary, int64_t vectors) {
   const ConvRuns runs = conv_runs(s);
   const int64_t blocks = runs.rows * runs.columns * blocks_of_run(s, vectors);
-  return (ternary ? v.sums + blocks : 4 * blocks) * 4 * v.lanes;
+  return (ternary ? conv_strip_sums(vectors) + blocks : 4 * blocks) * 4 * v.lanes;
 }
 
 int64_t conv_panel_offset(const ConvVectors& v, const ConvShape& s, bool ternary, int64_t panel) {
@@ -201,7 +202,7 @@ void conv_pack(const ConvVectors& v, const ConvShape& s, const ConvWeights& weig
       const int64_t left = panel.outputs - done, vectors = conv_strip_vectors(v, left), room = vectors * v.lanes;
       const Strip strip{v, s, weights, panel.first_output + done, left < room ? left : room, vectors};
       if (ternary) pack_tables(strip, at);
-      uint8_t* const blocks = ternary ? at + v.sums * 4 * v.lanes : at;
+      uint8_t* const blocks = ternary ? at + conv_strip_sums(vectors) * 4 * v.lanes : at;
       for (int64_t j = 0; j < strip.outputs; ++j) pack_output(strip, j, blocks);
       at += conv_strip_bytes(v, s, ternary, vectors);
       done += strip.outputs;

@@ -1,9 +1,9 @@
 // Packed weights of the vector kernels, and how outputs are cut into panels and strips.
 //
 // A panel is up to 64 output channels of one group, a strip 1, 2 or 4 vectors of `lanes` outputs of it, as many as it needs and at
-// most `sums`. A pixel always has `sums` vectors of int32 sums in registers. Where a strip has fewer vectors of outputs, `ways` =
-// sums / vectors input quads (4 channels) are taken at a time: sum (v, t) holds in lane d what quad d mod ways adds to output
-// d xor t of vector v. The ways are added up at the end. So one load brings every sum its input, whatever the strip's width.
+// most `widest`. A pixel has as many vectors of int32 sums in registers, but two where the strip is one. Then two input quads (4
+// channels) are taken at a time, a quad in each of `ways` = sums / vectors: sum (v, t) holds in lane d what quad d mod ways adds to
+// output d xor t of vector v. The ways are added up at the end. So one load serves two products at least.
 //
 // A strip is `sums` tables (ternary only) and then blocks of 4 / vectors quads, each block `4` vectors of int8 weights, number
 // f = step * sums + v * ways + t:
@@ -24,7 +24,7 @@ struct ConvPanel {
 };
 
 struct ConvVectors {
-  int64_t lanes, sums;
+  int64_t lanes, widest;
   bool units;
 };
 
@@ -47,6 +47,7 @@ ConvRuns conv_runs(const ConvShape& shape);
 
 // Vectors of the strip that begins where `outputs` of the panel are left.
 int64_t conv_strip_vectors(const ConvVectors& v, int64_t outputs);
+inline int64_t conv_strip_sums(int64_t vectors) { return vectors < 2 ? 2 : vectors; }
 int64_t conv_strip_bytes(const ConvVectors& v, const ConvShape& shape, bool ternary, int64_t vectors);
 int64_t conv_panel_offset(const ConvVectors& v, const ConvShape& shape, bool ternary, int64_t panel);
 

@@ -4,8 +4,14 @@
 using I = Vector::I;
 
 constexpr int kLanes = Vector::kLanes;
-constexpr int kSums = Vector::kSums;      // vectors of sums a pixel
-constexpr int kPixels = Vector::kPixels;  // of the largest tile
+constexpr int kSums = Vector::kSums;      // vectors of the widest strip
+constexpr int kPixels = Vector::kPixels;  // of its largest tile
+template <int OV>
+constexpr int kSumsOf = OV < 2 ? 2 : OV;  // vectors of sums a pixel, in a strip of OV vectors of outputs
+template <int OV>
+constexpr int kPixelsOf = kPixels * kSums / kSumsOf<OV>;
+template <int PX, int S>
+constexpr bool kFewSums = PX * S <= 2 * kSums;  // so few that registers are left
 constexpr int kVectorBytes = 4 * kLanes;
 constexpr ConvVectors kVectors = {kLanes, kSums, Vector::kWords};
 
@@ -40,35 +46,35 @@ struct Strip {
 
 // The pixels of one tile, with room for what Cursor writes.
 struct Pixels {
-  const uint8_t* x[2 * kPixels];
-  int64_t y[2 * kPixels], r[2 * kPixels];  // byte offsets
+  const uint8_t* x[2 * kPixelsOf<1>];
+  int64_t y[2 * kPixelsOf<1>], r[2 * kPixelsOf<1>];  // byte offsets
 };
 
-// Readers of blocks: a step's kSums vectors of weights at a time. PX is the tile's width.
-template <int PX>
+// Readers of blocks: a step's S vectors of weights at a time. PX is the tile's width.
+template <int PX, int S>
 struct Int8Weights {
   const uint8_t* at;
   explicit Int8Weights(const uint8_t* weights) : at(weights) {}
   void next() { at += 4 * kVectorBytes; }
   template <int Step>
-  void read(I (&w)[kSums]) {
+  void read(I (&w)[S]) {
     TRITKIT_UNROLL
-    for (int s = 0; s < kSums; ++s) w[s] = Vector::load(at + (Step * kSums + s) * kVectorBytes);
+    for (int s = 0; s < S; ++s) w[s] = Vector::load(at + (Step * S + s) * kVectorBytes);
   }
 };
 
-template <int PX>
+template <int PX, int S>
 struct TernaryWeights {
   const uint8_t *tables, *at;
-  explicit TernaryWeights(const uint8_t* weights) : tables(weights), at(weights + kSums * kVectorBytes) {}
+  explicit TernaryWeights(const uint8_t* weights) : tables(weights), at(weights + S * kVectorBytes) {}
   void next() { at += kVectorBytes; }
   template <int Step>
-  void read(I (&w)[kSums]) {
-    if (PX > 2) __asm__("" : "+r"(tables));  // load the tables each time: kept in registers they would drive the sums out
+  void read(I (&w)[S]) {
+    if (!kFewSums<PX, S>) __asm__("" : "+r"(tables));  // load the tables each time: kept in registers they would drive the sums out
     const I codes = Vector::load(at);
-    w[0] = Vector::decode<2 * Step * kSums>(codes, table(0));
-    w[1] = Vector::decode<2 * Step * kSums + 2>(codes, table(1));
-    if constexpr (kSums == 4) {
+    w[0] = Vector::decode<2 * Step * S>(codes, table(0));
+    w[1] = Vector::decode<2 * Step * S + 2>(codes, table(1));
+    if constexpr (S == 4) {
       w[2] = Vector::decode<4>(codes, table(2));
       w[3] = Vector::decode<6>(codes, table(3));
     }

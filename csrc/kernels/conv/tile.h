@@ -1,21 +1,21 @@
 // The vector convolution, written once: an instruction set's file includes this, inside a namespace of its own, after its struct
 // `Vector` of operations (see conv_avx512vnni.cc). No header and no library here: nothing may be shared between instruction sets.
 //
-// Implicit GEMM: a tile is PX pixels x one strip of OV vectors of outputs, all sums in registers. A step brings each pixel's next
-// quads to all lanes and multiplies them with `kSums` vectors of weights. Pixels are pointers, so a tile spans rows and images.
+// Implicit GEMM: a tile is PX pixels x one strip of OV vectors of outputs, all sums in registers; where a strip is narrow, of more
+// pixels. A step brings each pixel's next quads to all lanes and multiplies them with the vectors of weights of as many sums. Pixels are pointers, so a tile spans rows and images.
 
 #include "kernels/conv/strip.h"
 
 template <int PX, int OV>
 struct Sums {
-  static constexpr int kWays = kSums / OV;
-  I v[PX][kSums];
+  static constexpr int S = kSumsOf<OV>, kWays = S / OV;
+  I v[PX][S];
 
   explicit Sums(const Strip& strip) {
     TRITKIT_UNROLL
     for (int p = 0; p < PX; ++p) {
       TRITKIT_UNROLL
-      for (int s = 0; s < kSums; ++s) {
+      for (int s = 0; s < S; ++s) {
         v[p][s] = s % kWays == 0 ? Vector::load(strip.bias + s / kWays * kLanes) : Vector::splat(0);
       }
     }
@@ -25,7 +25,7 @@ struct Sums {
     TRITKIT_UNROLL
     for (int p = 0; p < PX; ++p) {
       TRITKIT_UNROLL
-      for (int s = 0; s < kSums; ++s) v[p][s] = Vector::splat(0);
+      for (int s = 0; s < S; ++s) v[p][s] = Vector::splat(0);
     }
   }
 
@@ -33,13 +33,13 @@ struct Sums {
     TRITKIT_UNROLL
     for (int p = 0; p < PX; ++p) {
       TRITKIT_UNROLL
-      for (int s = 0; s < kSums; ++s) v[p][s] = Vector::add(v[p][s], other.v[p][s]);
+      for (int s = 0; s < S; ++s) v[p][s] = Vector::add(v[p][s], other.v[p][s]);
     }
   }
 
   void add(int p, I quads, const I* w) {
     TRITKIT_UNROLL
-    for (int s = 0; s < kSums; ++s) v[p][s] = Vector::dot(v[p][s], quads, w[s]);
+    for (int s = 0; s < S; ++s) v[p][s] = Vector::dot(v[p][s], quads, w[s]);
   }
 
   // Every pixel's quads at byte `at`.
@@ -48,10 +48,10 @@ struct Sums {
     for (int p = 0; p < PX; ++p) add(p, Vector::quads<kWays>(x[p] + at), w);
   }
 
-  // The last `count` < kWays quads of a run.
-  void partial_step(const uint8_t* const* x, int64_t at, int64_t count, const I* w) {
+  // The last quad of a run, where two are taken at a time; the other weighs 0, so it may be anything.
+  void last_step(const uint8_t* const* x, int64_t at, const I* w) {
     TRITKIT_UNROLL
-    for (int p = 0; p < PX; ++p) add(p, Vector::some_quads<kWays>(x[p] + at, count), w);
+    for (int p = 0; p < PX; ++p) add(p, Vector::quads<1>(x[p] + at), w);
   }
 
   void store(int32_t* out) {
@@ -65,20 +65,16 @@ struct Sums {
  private:
   static I total(const I* way) {
     if constexpr (kWays == 1) return way[0];
-    if constexpr (kWays == 2) return Vector::add(way[0], Vector::exchange<1>(way[1]));
-    if constexpr (kWays == 4) {
-      const I even = Vector::add(way[0], Vector::exchange<2>(way[2])), odd = Vector::add(way[1], Vector::exchange<2>(way[3]));
-      return Vector::add(even, Vector::exchange<1>(odd));
-    }
+    if constexpr (kWays == 2) return Vector::add(way[0], Vector::exchange(way[1]));
   }
 };
 
-template <int PX, int OV, template <int> class Weights>
+template <int PX, int OV, template <int, int> class Weights>
 struct Walk {
-  static constexpr int kWays = kSums / OV, kBlockQuads = 4 / OV;
+  static constexpr int S = kSumsOf<OV>, kWays = S / OV, kBlockQuads = 4 / OV;
   const uint8_t* x[PX];
-  Weights<PX> weights;
-  I w[kSums];
+  Weights<PX, S> weights;
+  I w[S];
 
   Walk(const Strip& strip, const uint8_t* const* pixels) : weights(strip.weights) {
     TRITKIT_UNROLL
@@ -93,7 +89,7 @@ struct Walk {
   void block(AnySums& sums, int64_t at) {
     weights.template read<0>(w);
     sums.step(x, at, w);
-    if constexpr (kSums == 2) {
+    if constexpr (S == 2) {
       weights.template read<1>(w);
       sums.step(x, at + 4 * kWays, w);
     }
@@ -104,20 +100,20 @@ struct Walk {
   template <class AnySums>
   void last_block(AnySums& sums, int64_t at, int64_t quads) {
     weights.template read<0>(w);
-    if (quads < kWays) sums.partial_step(x, at, quads, w);
+    if (quads < kWays) sums.last_step(x, at, w);
     if (quads >= kWays) sums.step(x, at, w);
-    if constexpr (kSums == 2) {
+    if constexpr (S == 2) {
       weights.template read<1>(w);
-      if (quads > kWays) sums.partial_step(x, at + 4 * kWays, quads - kWays, w);
+      if (quads > kWays) sums.last_step(x, at + 4 * kWays, w);
     }
     weights.next();
   }
 };
 
-template <int PX, int OV, template <int> class Weights>
+template <int PX, int OV, template <int, int> class Weights>
 void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
   constexpr int kBlockQuads = 4 / OV;
-  constexpr bool kTwoChains = PX <= 2;  // so few sums would wait for each other
+  constexpr bool kTwoChains = kFewSums<PX, kSumsOf<OV>>;  // which would wait for each other
   const Runs& runs = *strip.runs;
   Walk<PX, OV, Weights> walk(strip, pixels);
   Sums<PX, OV> sums(strip), others;
@@ -139,7 +135,7 @@ void accumulate(const Strip& strip, const uint8_t* const* pixels, int32_t* out) 
 
 // One pixel of scattered runs: slow, for inputs whose pixels lie apart while their channels do not fill blocks. Each block's
 // quads are gathered first, zeros after the last.
-template <int OV, template <int> class Weights, bool Words>
+template <int OV, template <int, int> class Weights, bool Words>
 void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
   constexpr int kBlockQuads = 4 / OV;
   const Runs& runs = *strip.runs;
@@ -164,7 +160,7 @@ void accumulate_scattered(const Strip& strip, const uint8_t* const* pixels, int3
 
 using Accumulate = void (*)(const Strip&, const uint8_t* const*, int32_t*);
 
-template <int PX, int OV, template <int> class Weights>
+template <int PX, int OV, template <int, int> class Weights>
 Accumulate pick_sums(bool words) {
   if constexpr (Vector::kWords) {
     if (words) return accumulate_words<PX, OV, Weights>;
@@ -172,44 +168,41 @@ Accumulate pick_sums(bool words) {
   return accumulate<PX, OV, Weights>;
 }
 
-// The function for a tile of `pixels`.
-template <int OV, template <int> class Weights>
-Accumulate pick_tile(int64_t pixels, bool scattered, bool words) {
-  if (scattered) return words ? accumulate_scattered<OV, Weights, Vector::kWords> : accumulate_scattered<OV, Weights, false>;
-  switch (pixels) {
-    case 1: return pick_sums<1, OV, Weights>(words);
-    case 2: return pick_sums<2, OV, Weights>(words);
-    case 3: return pick_sums<3, OV, Weights>(words);
-    case 4: return pick_sums<4, OV, Weights>(words);
-    case 5: return pick_sums<kPixels < 5 ? kPixels : 5, OV, Weights>(words);
-    default: return pick_sums<kPixels, OV, Weights>(words);
+template <int PX, int OV, template <int, int> class Weights>
+Accumulate pick_width(int64_t pixels, bool words) {
+  if constexpr (PX > 1) {
+    if (pixels < PX) return pick_width<PX - 1, OV, Weights>(pixels, words);
   }
+  return pick_sums<PX, OV, Weights>(words);
 }
 
-template <template <int> class Weights>
+template <int OV, template <int, int> class Weights>
 Accumulate pick_tile(const Strip& strip, int64_t pixels) {
-  const bool scattered = strip.runs->scattered, words = strip.word_blocks > 0;
-  if (strip.vectors == 1) return pick_tile<1, Weights>(pixels, scattered, words);
-  return strip.vectors == 2 ? pick_tile<2, Weights>(pixels, scattered, words) : pick_tile<kSums, Weights>(pixels, scattered, words);
+  const bool words = strip.word_blocks > 0;
+  if (!strip.runs->scattered) return pick_width<kPixelsOf<OV>, OV, Weights>(pixels, words);
+  return words ? accumulate_scattered<OV, Weights, Vector::kWords> : accumulate_scattered<OV, Weights, false>;
 }
 
+// The function for a tile of `pixels`.
+template <int OV>
 Accumulate pick_tile(const Strip& strip, int64_t pixels) {
-  return strip.ternary ? pick_tile<TernaryWeights>(strip, pixels) : pick_tile<Int8Weights>(strip, pixels);
+  return strip.ternary ? pick_tile<OV, TernaryWeights>(strip, pixels) : pick_tile<OV, Int8Weights>(strip, pixels);
 }
 
 #include "kernels/conv/cursor.h"
 #include "kernels/conv/epilogue.h"
 
-void run_strip(const Strip& strip, int64_t group_offset, const ConvRange& range) {
-  const int64_t widest = strip.runs->scattered ? 1 : kPixels;
+template <int OV>
+void run_strip_of(const Strip& strip, int64_t group_offset, const ConvRange& range) {
+  const int64_t widest = strip.runs->scattered ? 1 : kPixelsOf<OV>;
   const Finish finish = pick_finish(strip);
-  Accumulate accumulate_tile = pick_tile(strip, widest);
-  Cursor cursor(*strip.args, group_offset, range.pixel_begin);
+  Accumulate accumulate_tile = pick_tile<OV>(strip, widest);
+  Cursor<kPixelsOf<OV>> cursor(*strip.args, group_offset, range.pixel_begin);
   alignas(64) int32_t sums[kPixels * kSums * kLanes];
   Pixels pixels;
   for (int64_t p = range.pixel_begin; p < range.pixel_end;) {
     const int64_t left = range.pixel_end - p, count = left < widest ? left : widest;
-    if (count < widest) accumulate_tile = pick_tile(strip, count);
+    if (count < widest) accumulate_tile = pick_tile<OV>(strip, count);
     cursor.next(pixels, count);
     accumulate_tile(strip, pixels.x, sums);
     finish(strip, pixels, count, sums);
@@ -217,19 +210,25 @@ void run_strip(const Strip& strip, int64_t group_offset, const ConvRange& range)
   }
 }
 
+void run_strip(const Strip& strip, int64_t group_offset, const ConvRange& range) {
+  if (strip.vectors == 1) return run_strip_of<1>(strip, group_offset, range);
+  strip.vectors == 2 ? run_strip_of<2>(strip, group_offset, range) : run_strip_of<kSums>(strip, group_offset, range);
+}
+
 // Strips over many pixels are decoded once, into memory near the core, where their tiles are too small to hide the decoding.
 constexpr int64_t kDecodedPixels = 8 * kPixels;
 
+template <int S>
 void decode_ahead(Strip& strip, int64_t blocks, uint8_t* decoded) {
-  TernaryWeights<1> weights(strip.weights);
-  I w[kSums];
+  TernaryWeights<1, S> weights(strip.weights);
+  I w[S];
   uint8_t* to = decoded;
   for (int64_t block = 0; block < blocks; ++block, weights.next()) {
     weights.template read<0>(w);
-    for (int s = 0; s < kSums; ++s, to += kVectorBytes) Vector::store(to, w[s]);
-    if constexpr (kSums == 2) {
+    for (int s = 0; s < S; ++s, to += kVectorBytes) Vector::store(to, w[s]);
+    if constexpr (S == 2) {
       weights.template read<1>(w);
-      for (int s = 0; s < kSums; ++s, to += kVectorBytes) Vector::store(to, w[s]);
+      for (int s = 0; s < S; ++s, to += kVectorBytes) Vector::store(to, w[s]);
     }
   }
   strip.weights = decoded;
@@ -257,8 +256,10 @@ void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
     fill_strip(a, strip);
     fill_units(strip);
     const int64_t bytes = conv_strip_bytes(kVectors, a.shape, ternary, strip.vectors);
-    const int64_t blocks = bytes / kVectorBytes - kSums;
-    if (ternary && many && 4 * blocks * kVectorBytes <= Vector::kDecodedBytes) decode_ahead(strip, blocks, decoded);
+    const int64_t blocks = bytes / kVectorBytes - conv_strip_sums(strip.vectors);
+    if (ternary && many && 4 * blocks * kVectorBytes <= Vector::kDecodedBytes) {
+      strip.vectors > 2 ? decode_ahead<kSums>(strip, blocks, decoded) : decode_ahead<2>(strip, blocks, decoded);
+    }
     run_strip(strip, conv_group_begin(a.shape, panel.group), range);
     weights += bytes;
   }

@@ -25,11 +25,6 @@ struct Vector {
     __builtin_memcpy(&pair, p, Ways == 2 ? 8 : 4);
     return Ways == 2 ? _mm256_set1_epi64x(pair) : _mm256_set1_epi32(static_cast<int>(pair));
   }
-  // The first of two quads; the other weighs 0, so it may be anything.
-  template <int Ways>
-  static I some_quads(const uint8_t* p, int64_t) {
-    return quads<1>(p);
-  }
   static I dot(I sum, I x, I w) { return Dot::dot(sum, x, w); }
 
   // Sums of pairs of products in int16; and what `words` of them, times the pairs' `units`, add to int32.
@@ -49,10 +44,7 @@ struct Vector {
   }
 
   // Lane d gets lane d xor 1.
-  template <int Way>
-  static I exchange(I v) {
-    return _mm256_shuffle_epi32(v, 0xb1);
-  }
+  static I exchange(I v) { return _mm256_shuffle_epi32(v, 0xb1); }
 
   static I load_words(const int16_t* p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static I madd(I a, I b) { return _mm256_madd_epi16(a, b); }

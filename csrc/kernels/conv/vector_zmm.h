@@ -21,16 +21,9 @@ struct Vector {
   // `Ways` quads from p, repeated over the vector.
   template <int Ways>
   static I quads(const uint8_t* p) {
-    if constexpr (Ways == 4) return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     long long pair = 0;
     __builtin_memcpy(&pair, p, Ways == 2 ? 8 : 4);
     return Ways == 2 ? _mm512_set1_epi64(pair) : _mm512_set1_epi32(static_cast<int>(pair));
-  }
-  // The first `count` < Ways of these quads; the others weigh 0, so they may be anything.
-  template <int Ways>
-  static I some_quads(const uint8_t* p, int64_t count) {
-    if constexpr (Ways < 4) return quads<1>(p);
-    return _mm512_broadcast_i32x4(_mm_maskz_loadu_epi32(static_cast<__mmask8>((1 << count) - 1), p));
   }
   static I dot(I sum, I x, I w) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));  // the intrinsic makes GCC copy sums, which then do not fit
@@ -45,9 +38,8 @@ struct Vector {
     return _mm512_shuffle_epi8(table, _mm512_ternarylogic_epi32(lane, shifted, _mm512_set1_epi8(3), 0xf8));  // a | (b & c)
   }
 
-  // Lane d gets lane d xor Way.
-  template <int Way>
-  static I exchange(I v) { return _mm512_shuffle_epi32(v, Way == 1 ? _MM_PERM_CDAB : _MM_PERM_BADC); }
+  // Lane d gets lane d xor 1.
+  static I exchange(I v) { return _mm512_shuffle_epi32(v, _MM_PERM_CDAB); }
 
   static I load_words(const int16_t* p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
   static I madd(I a, I b) { return _mm512_madd_epi16(a, b); }

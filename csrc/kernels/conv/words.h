@@ -31,9 +31,9 @@ struct WordSums {
     for (int p = 0; p < PX; ++p) add(p, Vector::quads<kWays>(x[p] + at), w);
   }
 
-  void partial_step(const uint8_t* const* x, int64_t at, int64_t count, const I* w) {
+  void last_step(const uint8_t* const* x, int64_t at, const I* w) {
     TRITKIT_UNROLL
-    for (int p = 0; p < PX; ++p) add(p, Vector::some_quads<kWays>(x[p] + at, count), w);
+    for (int p = 0; p < PX; ++p) add(p, Vector::quads<1>(x[p] + at), w);
   }
 
   void flush(Sums<PX, OV>& sums, const int16_t* units) {
@@ -48,7 +48,7 @@ struct WordSums {
   }
 };
 
-template <int PX, int OV, template <int> class Weights>
+template <int PX, int OV, template <int, int> class Weights>
 void accumulate_words(const Strip& strip, const uint8_t* const* pixels, int32_t* out) {
   constexpr int kBlockQuads = 4 / OV;
   const Runs& runs = *strip.runs;
@@ -79,7 +79,7 @@ void accumulate_words(const Strip& strip, const uint8_t* const* pixels, int32_t*
 }
 
 // The block at byte 0 of one pixel, in units if `Words`.
-template <class Operations, bool Words, int OV, template <int> class Weights>
+template <class Operations, bool Words, int OV, template <int, int> class Weights>
 void add_block(Walk<1, OV, Weights>& walk, Sums<1, OV>& sums, const int16_t* units) {
   if constexpr (Words) {
     WordSums<Operations, 1, OV> words;

@@ -161,7 +161,7 @@ void run_gather_avx512vnni(const GatherWork& work) {
   using namespace gather_isa_avx512vnni;
   const ConvArgs& a = work.args;
   Writer writer(a, work.panel);
-  Cursor cursor(a, work.panel.group * (a.shape.in_channels / a.shape.groups), work.pixel_begin);
+  Cursor<kPixels> cursor(a, work.panel.group * (a.shape.in_channels / a.shape.groups), work.pixel_begin);
   alignas(64) int32_t sums[kPixels * kPanel];
   Pixels pixels;
   for (int64_t p = work.pixel_begin, tiles = (work.pixel_end - p + kPixels - 1) / kPixels; tiles > 0; --tiles) {
