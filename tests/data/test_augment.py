@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tritkit.data import crop_and_flip, normalise
+from tritkit.data import crop_and_flip, cutmix, normalise
 
 
 def _numbered(n: int) -> torch.Tensor:
@@ -49,3 +49,34 @@ def test_normalise() -> None:
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     out = normalise(images, (0.5, 0.2, 0.0), (0.25, 1.0, 2.0))
     assert out.flatten().tolist() == [-2.0, 0.0, 0.5]
+
+
+def test_cutmix_puts_one_rectangle_of_another_image_into_each() -> None:
+    n, height, width = 7, 9, 12
+    images = torch.arange(n).view(n, 1, 1, 1).expand(n, 3, height, width).contiguous(memory_format=torch.channels_last)
+    labels = torch.tensor([4, 0, 3, 3, 1, 2, 0])
+    shares = set()
+    for seed in range(200):
+        mixed, answers = cutmix(images, labels, 5, torch.Generator().manual_seed(seed))
+        assert mixed.is_contiguous(memory_format=torch.channels_last)
+        places = []
+        for i in range(n):
+            values, counts = mixed[i].unique(return_counts=True)
+            foreign = [int(v) for v in values if v != i]
+            assert len(foreign) <= 1
+            other = foreign[0] if foreign else i
+            expected = [0.0] * 5
+            share = counts[values == other].sum().item() / (3 * height * width) if foreign else 0.0
+            expected[int(labels[i])] += 1 - share
+            expected[int(labels[other])] += share
+            assert torch.allclose(answers[i], torch.tensor(expected), atol=1e-6)
+            if foreign:
+                rows, columns = (mixed[i, 0] == other).nonzero(as_tuple=True)
+                box = (rows.min().item(), rows.max().item(), columns.min().item(), columns.max().item())
+                assert len(rows) == (box[1] - box[0] + 1) * (box[3] - box[2] + 1)
+                places.append(box)
+                shares.add(share)
+        assert len(set(places)) <= 1
+    assert min(shares) < 0.02
+    assert max(shares) > 0.6
+    assert torch.equal(images[3], torch.full_like(images[3], 3))  # what was given stays as it was

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from safetensors.torch import save_file
 from tiny import TERNARY, images, recipe, run
@@ -19,8 +20,8 @@ from tritkit.errors import ModelFileError, TritkitError, UserError
 from tritkit.models import cifar_resnet
 from tritkit.surgery import named_ternary
 from tritkit.train import ConsoleReporter, evaluate, load_trained, read_record, train
-from tritkit.train.images import MemoryImages, split
-from tritkit.train.objective import distillation, make_loss
+from tritkit.train.images import MemoryImages, mixed, split
+from tritkit.train.objective import cross_entropy, distillation, make_loss
 from tritkit.train.ranks import Ranks
 from tritkit.train.teacher import make_teacher
 
@@ -108,6 +109,24 @@ def test_distillation_by_hand() -> None:
     # KL = .880797 ln(.880797/.268941) + .119203 ln(.119203/.731059) = 1.044923 - .216194; times 4
     assert float(distillation(logits, teacher, 2.0)) == pytest.approx(3.31492, abs=1e-4)
     assert float(distillation(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_batches_are_mixed_as_often_as_the_recipe_says() -> None:
+    images, labels = torch.rand(8, 3, 6, 6), torch.arange(8)
+    assert mixed(images, labels, 10, recipe(), 5) == (images, labels)
+    half = [mixed(images, labels, 10, recipe(cutmix=0.5), step)[1].dim() == 2 for step in range(400)]
+    assert 160 < sum(half) < 240
+    first, again, other = (mixed(images, labels, 10, recipe(cutmix=1.0), step)[0] for step in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_loss_of_a_mixed_image_is_that_of_its_classes_by_area() -> None:
+    logits, smooth = torch.randn(4, 10), recipe(label_smoothing=0.1)
+    a, b = torch.tensor([1, 2, 3, 4]), torch.tensor([5, 2, 0, 9])
+    shares = 0.7 * F.one_hot(a, 10) + 0.3 * F.one_hot(b, 10)
+    expected = 0.7 * cross_entropy(logits, a, smooth) + 0.3 * cross_entropy(logits, b, smooth)
+    assert torch.allclose(cross_entropy(logits, shares, smooth), expected)
 
 
 def test_the_teacher_gets_its_own_normalisation(tmp_path: Path) -> None:

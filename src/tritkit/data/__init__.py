@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tritkit.data.augment import crop_and_flip, normalise
+from tritkit.data.augment import crop_and_flip, cutmix, normalise
 from tritkit.data.cifar10 import load_cifar10
 from tritkit.data.crops import CentreCrop, RandomCrop, RandomResizedCrop
 from tritkit.data.download import download_cifar10
@@ -22,6 +22,7 @@ __all__ = [
     "RandomCrop",
     "RandomResizedCrop",
     "crop_and_flip",
+    "cutmix",
     "data_roots",
     "download_cifar10",
     "find_file",

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch in a few tensor operations, on uint8, from a seeded generator."""
+"""Augmentation of a whole batch in a few tensor operations, from a seeded generator."""
 
 from __future__ import annotations
 
@@ -31,3 +31,28 @@ def crop_and_flip(images: Tensor, generator: Generator, pad: int = 4) -> Tensor:
     columns = left + torch.where(flip, width - 1 - columns, columns)  # [N, W]
     image = torch.arange(n).view(n, 1, 1)
     return padded[image, :, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
+
+
+def cutmix(images: Tensor, labels: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """CutMix (Yun et al. 2019, equations 1 and 2, α = 1): into each image a rectangle of another one of the batch.
+
+    images: [N, C, H, W] of any dtype; labels: int64 [N] in 0..classes-1. Returns the mixed images and float32
+    [N, classes], each image's classes by their shares of its area. The whole batch has one rectangle, whose area before
+    it is cut at the border is uniform in 0..H·W.
+    """
+    height, width = images.shape[2:]
+    ratio, y, x = torch.rand(3, generator=generator).tolist()
+    other = torch.randperm(len(images), generator=generator).to(images.device)
+    top, bottom = _part(height, ratio, y)
+    left, right = _part(width, ratio, x)
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
+    share = (bottom - top) * (right - left) / (height * width)
+    answers = F.one_hot(labels, classes).float()
+    return mixed, answers * (1 - share) + answers[other] * share
+
+
+def _part(side: int, ratio: float, middle: float) -> tuple[int, int]:
+    """First and last but one pixel of a part of √ratio of `side` around `middle` (0..1), cut at the border."""
+    length, centre = int(side * ratio**0.5), int(side * middle)
+    return max(centre - length // 2, 0), min(centre - length // 2 + length, side)

@@ -19,6 +19,7 @@ from tritkit.data import (
     RandomCrop,
     RandomResizedCrop,
     crop_and_flip,
+    cutmix,
     load_cifar10,
     load_image_folder,
     normalise,
@@ -33,7 +34,7 @@ from tritkit.train.ranks import Ranks
 from tritkit.train.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
-"""Normalised images [N, 3, H, W] and labels [N], on the device of the run."""
+"""Normalised images [N, 3, H, W] and labels, int64 [N] or float32 [N, K], on the device of the run."""
 Shared = tuple[Iterator[Tensor], Processes]
 """Batches of images for this process, and the processes that have the others: none where each has all."""
 _SPLIT_SEED = 0  # held-out images are the same in every run, whatever its seed
@@ -265,6 +266,18 @@ class FolderEvaluation:
         mine = range(self.reading.ranks.rank, len(self), self.reading.ranks.world)
         parts = [list(mine[k : k + _EVALUATION_BATCH]) for k in range(0, len(mine), _EVALUATION_BATCH)]
         return self.reading.batches(self.folder, self.reading.middle, parts)
+
+
+def mixed(images: Tensor, labels: Tensor, classes: int, recipe: Recipe, step: int) -> Batch:
+    """The batch of `step`, mixed by `cutmix` as often as the recipe says; then its labels are shares [N, classes].
+    Seed and step decide, so that a run that goes on needs no state of it.
+    """
+    if recipe.cutmix == 0:
+        return images, labels
+    generator = torch.Generator().manual_seed((recipe.seed + 1) * 1_000_000_007 + step)
+    if torch.rand(1, generator=generator).item() >= recipe.cutmix:
+        return images, labels
+    return cutmix(images, labels, recipe.classes or classes, generator)
 
 
 def crop_sizes(recipe: Recipe) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from tritkit.train.density import density_penalty
 from tritkit.train.determinism import deterministic, own_random
 from tritkit.train.evaluate import Errors, count_errors
 from tritkit.train.files import told
-from tritkit.train.images import EvaluationImages, MemoryEvaluation, MemoryImages, TrainingImages, load_images
+from tritkit.train.images import EvaluationImages, MemoryEvaluation, MemoryImages, TrainingImages, load_images, mixed
 from tritkit.train.network import build_network, finish, layer_rows, save_trained, with_activations
 from tritkit.train.objective import make_loss, set_rate
 from tritkit.train.parallel import parallel
@@ -262,6 +262,7 @@ class _Run:
         """One step on this process's share of a batch."""
         self.sums.lr = set_rate(self.optimizer, self.recipe, self.step, self.per_epoch)
         self.optimizer.zero_grad()
+        images, labels = mixed(images, labels, len(self.setting.classes), self.recipe, self.step)
         parts = self.setting.accumulate
         loss = 0.0
         for k, (some, answers) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), 1):
@@ -283,7 +284,8 @@ class _Run:
         if self.recipe.density:
             loss = loss + density_penalty(self.net, self.recipe.density)
         (loss / self.setting.accumulate).backward()  # type: ignore[no-untyped-call]
-        self.sums.wrong += int((logits.argmax(1) != labels).sum())
+        largest = labels if labels.dim() == 1 else labels.argmax(1)
+        self.sums.wrong += int((logits.argmax(1) != largest).sum())
         return float(loss.item())
 
     def _end(self, epoch: int) -> None:
