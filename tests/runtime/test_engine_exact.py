@@ -165,6 +165,20 @@ CASES: dict[str, tuple[Callable[[Builder], str], int]] = {
         ),
         3 * 4 * 4,
     ),
+    "slice then pad": (
+        lambda b: b.moved(
+            "Pad",
+            [
+                b.moved(
+                    "Slice",
+                    [b.quantize()],
+                    [([2, 1, 1], np.int64), ([6, 9, 7], np.int64), ([1, 2, 3], np.int64), ([1, 3, 2], np.int64)],
+                )
+            ],
+            [([0, 2, 1, 0, 0, 1, 0, 2], np.int64), (120, np.uint8)],
+        ),
+        7 * 4 * 5,
+    ),
     "reshape": (lambda b: b.moved("Reshape", [b.quantize()], [([0, 4, -1, 5], np.int64)]), 420),
     "concat channels": (
         lambda b: b.moved(
