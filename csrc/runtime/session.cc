@@ -205,10 +205,9 @@ struct Stretch {
 
 // Threads go through steps one after the other that are worth sharing; the caller runs the others.
 void Session::execute(const Frame& frame, int64_t* nanoseconds) {
-  const auto worth = [&](size_t i, int64_t limit) { return steps_[i]->nanoseconds >= limit / frame.batch; };
-  bool any = false;
-  for (size_t i = 0; i < steps_.size(); ++i) any = any || worth(i, worth_waking);
-  const auto shared = [&](size_t i) { return any && pool_.size() > 1 && worth(i, worth_sharing); };
+  const int64_t waking = worth_waking / frame.batch, sharing = worth_sharing / frame.batch;
+  const bool any = pool_.size() > 1 && std::any_of(steps_.begin(), steps_.end(), [&](const auto& step) { return step->nanoseconds >= waking; });
+  const auto shared = [&](size_t i) { return any && steps_[i]->nanoseconds >= sharing; };
   int64_t before = nanoseconds ? now() : 0;
   for (size_t i = 0, end; i < steps_.size(); i = end) {
     end = i + 1;
