@@ -142,7 +142,8 @@ def teacher(run: Run) -> str:
     if not teachers(run):
         return "–"
     depths = ", ".join(model.removeprefix("cifar-resnet") for model in teachers(run))
-    return f"ResNet-{depths}" + (" in 8 bits" if run.recipe["distill"].get("bits") == 8 else "")
+    mixed = ", also to images mixed by CutMix" if run.recipe.get("cutmix") else ""
+    return f"ResNet-{depths}" + (" in 8 bits" if run.recipe["distill"].get("bits") == 8 else "") + mixed
 
 
 def later(run: Run) -> str:
@@ -152,7 +153,8 @@ def later(run: Run) -> str:
     before = run.earlier.split("-")[2]
     if run.recipe["method"]["name"] != before:
         return f", from the codes of {before}"
-    return ", trained on" + (f" by {len(teachers(run))} teachers" if len(teachers(run)) > 1 else "")
+    by = f" by {len(teachers(run))} teachers" if len(teachers(run)) > 1 else ""
+    return ", trained on" + by + (" with CutMix" if run.recipe.get("cutmix") else "")
 
 
 def integer_error(run: Run) -> str:
@@ -231,6 +233,7 @@ first layer and classifier in int8, unless the row says all layers, and has 8-bi
 whole test set, which a run reads once, at its end, and which chose no setting: *simulated* by PyTorch with float
 arithmetic on 8-bit values, and of the exported file in `Session`.
 One seed each; the standard error of one test set is about 0.27 points. Minutes are of a machine with other work to do.
+Training errors are of augmented images, with CutMix of mixed ones.
 
 """
 
