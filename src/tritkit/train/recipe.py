@@ -165,7 +165,8 @@ class Recipe(_Table):
     "resized" a random part of a random size, mirrored; "centre" the middle, as in evaluation. CIFAR-10 has "random"."""
     cutmix: Fraction = 0.0
     """Probability that a batch is mixed by CutMix (Yun et al. 2019): each image gets a rectangle of another one, and
-    the cross-entropy their classes by area. A teacher sees the mixed images; the training error is of them too."""
+    the cross-entropy their classes by area. A teacher sees the mixed images; the training error is of them too. Each
+    of several processes mixes its own share of a batch."""
     init: str | None = None
     """Float weights to start from, a safetensors file or torchvision's .pth, or the URL of one of them that ends in
     "#sha256=" and at least 8 digits of its checksum; none starts from random ones. The final.safetensors of a run with
