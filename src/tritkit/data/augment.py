@@ -53,6 +53,6 @@ def cutmix(images: Tensor, labels: Tensor, classes: int, generator: Generator) -
 
 
 def _part(side: int, ratio: float, middle: float) -> tuple[int, int]:
-    """The first pixel and the one behind the last of a part of √ratio of `side` around `middle` (0..1), cut at the border."""
+    """√ratio of `side` around `middle` (0..1), cut at the border: the first pixel and the one behind the last."""
     length, centre = int(side * ratio**0.5), int(side * middle)
     return max(centre - length // 2, 0), min(centre - length // 2 + length, side)
