@@ -16,7 +16,16 @@ from tritkit.deploy.graph import BIAS_LIMIT, K_LIMIT, WEIGHT_LIMIT, Int8Weight, 
 from tritkit.errors import UnsupportedError, UserError
 from tritkit.ternary import Ternary
 
-__all__ = ["Affine", "Folded", "fold_float", "fold_integer", "int8_weight", "ternary_values", "ternary_weight"]
+__all__ = [
+    "Affine",
+    "Folded",
+    "fold_float",
+    "fold_integer",
+    "int8_values",
+    "int8_weight",
+    "ternary_values",
+    "ternary_weight",
+]
 
 Float64 = NDArray[np.float64]
 
@@ -101,6 +110,13 @@ def int8_weight(weight: Tensor) -> tuple[Int8Weight, Float64]:
         found = np.square(_integers(rows, unit) * unit - rows).sum(axis=1, keepdims=True)
         best, error = np.where(found < error, unit, best), np.minimum(found, error)
     return Int8Weight(_integers(rows, best).astype(np.int8).reshape(values.shape)), best[:, 0]
+
+
+def int8_values(weight: Tensor) -> Tensor:
+    """The values of `int8_weight`, unit · integer, in the shape, dtype and place of `weight` [O, ...]; no gradient."""
+    integers, unit = int8_weight(weight)
+    values = integers.values * _column(unit, weight.ndim)
+    return torch.from_numpy(values).to(weight)
 
 
 def _integers(rows: Float64, unit: Float64) -> Float64:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from tritkit.activations import FakeQuantize, freeze_, quantize_activations
-from tritkit.deploy.lower_weights import int8_weight
+from tritkit.deploy.lower_weights import int8_values
 from tritkit.errors import UserError
 from tritkit.methods import FGQ, Method
 from tritkit.observers import Observer, Percentile, Range
@@ -267,7 +267,4 @@ def _set_range(quantizer: FakeQuantize, x: Tensor, processes: Processes) -> None
 @torch.no_grad()
 def _to_int8_(layer: Layer) -> None:
     """Give the layer the values that its int8 form will have, so that what follows is fitted to them."""
-    integers, unit = int8_weight(layer.module.weight)
-    values = torch.from_numpy(integers.values).double()
-    values *= torch.from_numpy(unit).reshape(-1, *[1] * (values.dim() - 1))
-    layer.module.weight.copy_(values)
+    layer.module.weight.copy_(int8_values(layer.module.weight))

@@ -31,7 +31,7 @@ def load_checkpoint(path: Path, recipe: Recipe) -> State | None:
         return None
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        saved = {**Recipe().model_dump(mode="json"), **state["recipe"]}  # which may be older than some keys
+        saved = Recipe.model_validate(state["recipe"]).model_dump(mode="json")  # it may be older than some keys
     except Exception as error:  # a damaged file fails in many ways, all of them the file's fault
         what = type(error).__name__
         raise UserError(f"{path} is not a whole checkpoint ({what}); remove it to start over") from error

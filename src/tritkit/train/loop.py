@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tritkit import compress
-from tritkit.activations import freeze_, quantize_activations
+from tritkit.activations import freeze_
 from tritkit.data import ImageSet
 from tritkit.data.image_folder import BadPictures
 from tritkit.errors import TritkitError, UserError
@@ -29,7 +29,7 @@ from tritkit.train.determinism import deterministic, own_random
 from tritkit.train.evaluate import Errors, count_errors
 from tritkit.train.files import told
 from tritkit.train.images import EvaluationImages, MemoryEvaluation, MemoryImages, TrainingImages, load_images, mixed
-from tritkit.train.network import build_network, finish, layer_rows, save_trained, with_activations
+from tritkit.train.network import build_network, deployable, finish, layer_rows, save_trained, with_activations
 from tritkit.train.objective import make_loss, set_rate
 from tritkit.train.parallel import parallel
 from tritkit.train.progress import ConsoleReporter, Reporter, Silent
@@ -192,7 +192,7 @@ class _Run:
     def _filled(self, net: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         """`net`, fresh from the recipe, in the state of a checkpoint."""
         if self.quantized:
-            net = quantize_activations(net)
+            net = deployable(net, self.recipe)
         compress.restore_(net, state)
         net.load_state_dict(state)
         return net.to(self.ranks.device)

@@ -25,6 +25,7 @@ from tritkit.train import stages
 from tritkit.train.files import write_whole
 from tritkit.train.images import TrainingImages
 from tritkit.train.initial import find_weights
+from tritkit.train.int8_weights import fix_weights_, simulate_weights_
 from tritkit.train.recipe import Recipe, make_recipe
 
 _LATENT = ".parametrizations.weight.original"  # what PyTorch calls the weight that a method projects
@@ -116,17 +117,26 @@ def _start_from_post_training_(net: nn.Module, method: Method, recipe: Recipe, i
     start_(net, quantized, method)
 
 
+def deployable(net: nn.Module, recipe: Recipe) -> nn.Module:
+    """`net` with what `[activations]` of the recipe simulates; the ranges of its activations are not set."""
+    if recipe.activations is not None and recipe.activations.int8_weights:
+        simulate_weights_(net)
+    return quantize_activations(net)
+
+
 def with_activations(net: nn.Module, recipe: Recipe, images: TrainingImages) -> nn.Module:
     """`net` with 8-bit activations, their ranges set from `calibration_images` of `images`."""
     if recipe.activations is None:
         return net
-    quantized = quantize_activations(net)
+    quantized = deployable(net, recipe)
     calibrate(quantized, *images.plain(recipe.activations.calibration_images))
     return quantized
 
 
 def finish(net: nn.Module, recipe: Recipe, images: TrainingImages) -> nn.Module:
-    """The deployed network: scales on their grid, fresh batch-norm statistics, fixed ranges (set now if not before)."""
+    """The deployed network: scales on their grid, fresh batch-norm statistics, fixed ranges (set now if not before) and
+    fixed int8 weights.
+    """
     if recipe.snap_scales:
         snap_scales_(net)
     if recipe.bn_images:
@@ -134,6 +144,7 @@ def finish(net: nn.Module, recipe: Recipe, images: TrainingImages) -> nn.Module:
     if recipe.activations is not None:
         net = net if any(quantizers(net)) else with_activations(net, recipe, images)
         freeze_(net)
+    fix_weights_(net)
     return net
 
 

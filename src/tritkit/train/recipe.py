@@ -108,6 +108,8 @@ class Activations(_Table):
     """Training images, not augmented, that set the ranges at the start."""
     freeze_epoch: AtLeastOne | None = None
     """The first epoch in which the ranges stay fixed; none lets them follow to the end."""
+    int8_weights: bool = False
+    """Simulate, from the same epoch, the int8 weights that `export` gives to layers that are not ternary."""
 
 
 class Adam(_Table):
