@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny import TERNARY, run
 
@@ -90,6 +91,18 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
     _killed(tmp_path / "run", 5, {})
     with pytest.raises(UserError, match="other values of lr, seed"):
         run(tmp_path / "run", {"lr": 0.01, "seed": 9})
+
+
+def test_a_checkpoint_from_before_a_key_goes_on(tmp_path: Path) -> None:
+    """Keys that recipes have got since, in tables too, stand at what does nothing."""
+    changes = {**TERNARY, "activations": {"from_epoch": 2}}
+    _killed(tmp_path / "run", 5, changes)
+    path = tmp_path / "run" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    del state["recipe"]["cutmix"], state["recipe"]["activations"]["int8_weights"]
+    torch.save(state, path)
+    run(tmp_path / "run", changes)
+    assert _rows(tmp_path / "run")[-1]["kind"] == "final"
 
 
 def test_without_resume_a_run_is_not_overwritten(tmp_path: Path) -> None:
