@@ -151,6 +151,8 @@ void check_fork() {}
 #endif
 
 void check_cpu() {
+  const double additions = tritkit::wide_additions_per_cycle();
+  expect(tritkit::cpu_has_isa("avx512vnni") ? additions > 0.1 && additions < 8 : additions == 0, "a core has some units of 512 bits, or none");
   size_t names = 0;
   const char* const* isa = tritkit::isa_names(&names);
   for (size_t i = 0; i < names; ++i) expect(tritkit::isa_rank(isa[i]) == static_cast<int>(i), "names are in order of rank");

@@ -57,14 +57,15 @@ std::unique_ptr<BakedConv> BakedConv::make(const ConvShape& shape, const BakedPa
   return conv->code_ ? std::move(conv) : nullptr;
 }
 
-// Every weight that is not zero is an instruction, and a tile loads what any of its outputs needs with another.
+// Every weight that is not zero is an addition but for those that outputs share, and a tile loads what any of its outputs needs.
 void BakedConv::estimate(const ConvWeights& weights) {
   const int64_t inputs = geometry_.channels() * shape_.kernel_h * shape_.kernel_w, count = shape_.out_channels * inputs;
   const double nonzero = static_cast<double>(count - std::count(weights.codes, weights.codes + count, int8_t{0}));
   const double loads = std::min(nonzero, static_cast<double>(up(shape_.out_channels, kernel_.sums) * inputs));
-  instructions_ = nonzero + loads;
+  const double additions = nonzero * additions_of_weight(shape_, geometry_, weights, kernel_.sums);
+  instructions_ = additions + loads;
   short_sums_ = nonzero <= kFewWeights * static_cast<double>(shape_.out_channels);
-  code_size_ = static_cast<double>(kernel_.add_bytes) * nonzero + static_cast<double>(kernel_.load_bytes) * loads;
+  code_size_ = static_cast<double>(kernel_.add_bytes) * additions + static_cast<double>(kernel_.load_bytes) * loads;
 }
 
 size_t BakedConv::scratch_bytes() const { return kernel_.scratch_bytes(geometry_); }
@@ -92,7 +93,9 @@ void BakedConv::run(const ConvArgs& args, int64_t batch, int64_t part, int64_t p
 }
 
 double BakedConv::cycles(int64_t batch) const {
-  constexpr double kHot = 1 / 3.8, kCold = 1 / 1.8, kFar = 1 / 1.2;  // cycles an instruction: decoded before, from the second cache, the third
+  // Cycles an instruction: from the second cache, the third, and decoded before, when they come as fast as vectors are added.
+  constexpr double kCold = 1 / 1.8, kFar = 1 / 1.2;
+  const double additions = kernel_.halves == 1 ? wide_additions_per_cycle() : 4, hot = 1 / (0.95 * additions);
   const int64_t of_band = geometry_.images_of_band();
   const double blocks = static_cast<double>(batch * image_blocks_);
   const double bands = static_cast<double>(of_band > 0 ? up(batch, of_band) : batch * image_bands_);
@@ -100,7 +103,7 @@ double BakedConv::cycles(int64_t batch) const {
   const double around = 4.0 * static_cast<double>(geometry_.channels() * shape_.groups) +
                         (short_sums_ ? 10.0 : 16.0) * static_cast<double>(shape_.out_channels);
   const double halves = kernel_.halves;
-  return instructions_ * (bands * (first + (halves - 1) * kHot) + (blocks - bands) * halves * kHot) + halves * blocks * around;
+  return instructions_ * (bands * (first + (halves - 1) * hot) + (blocks - bands) * halves * hot) + halves * blocks * around;
 }
 
 }  // namespace tritkit

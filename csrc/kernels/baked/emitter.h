@@ -24,6 +24,8 @@ class CodeWriter {
   void ret() { bytes(0xc3, 1); }
 
  protected:
+  static uint8_t opcode(bool minus) { return static_cast<uint8_t>(0xfd - 4 * minus); }  // of vpaddw and vpsubw
+
   // The lowest `count` bytes of `value`.
   void bytes(uint32_t value, size_t count) {
     for (size_t i = 0; i < count; ++i) at_[i] = static_cast<uint8_t>(value >> 8 * i);
@@ -43,11 +45,11 @@ class Emitter512 : public CodeWriter {
   static constexpr int kSums = 24, kLoads = 8, kAddBytes = 6, kLoadBytes = 10, kHalves = 1;
   using CodeWriter::CodeWriter;
 
-  void load(int x, int32_t at) { memory(k_F2, true, 0x6f, kSums + x, kNone, at); }            // vmovdqu16 zmm, [rdi + at]
-  void add(int sum, int x) { registers(k_66, false, 0xfd, sum, sum, kSums + x); }                 // vpaddw zmm, zmm, zmm
-  void subtract(int sum, int x) { registers(k_66, false, 0xf9, sum, sum, kSums + x); }            // vpsubw zmm, zmm, zmm
-  void add_memory(int sum, int32_t at) { memory(k_66, false, 0xfd, sum, sum, at); }               // vpaddw zmm, zmm, [rdi + at]
-  void subtract_memory(int sum, int32_t at) { memory(k_66, false, 0xf9, sum, sum, at); }          // vpsubw zmm, zmm, [rdi + at]
+  void load(int x, int32_t at) { memory(k_F2, true, 0x6f, kSums + x, kNone, at); }                 // vmovdqu16 zmm, [rdi + at]
+  // vpaddw or, where `minus`, vpsubw: a load to a sum, memory to a sum, and two loads.
+  void add(int sum, int x, bool minus) { registers(k_66, false, opcode(minus), sum, sum, kSums + x); }
+  void add_memory(int sum, int32_t at, bool minus) { memory(k_66, false, opcode(minus), sum, sum, at); }
+  void combine(int x, int a, int b, bool minus) { registers(k_66, false, opcode(minus), kSums + x, kSums + a, kSums + b); }
   void clear(int sum) { registers(k_66, true, 0xef, sum, sum, sum); }                             // vpxorq zmm, zmm, zmm
   void resume(int sum) { sums(0x6f, sum); }                                                       // vmovdqa64 zmm, [rsi + 64 * sum]
   void store(int sum) { sums(0x7f, sum); }                                                        // vmovdqa64 [rsi + 64 * sum], zmm
@@ -85,10 +87,10 @@ class Emitter256 : public CodeWriter {
   using CodeWriter::CodeWriter;
 
   void load(int x, int32_t at) { memory(k_F3, 0x6f, x, kNone, at, kRdi); }                                   // vmovdqu ymm, [rdi + at]
-  void add(int sum, int x) { registers(0xfd, kLoads + sum, x); }                                            // vpaddw ymm, ymm, ymm
-  void subtract(int sum, int x) { registers(0xf9, kLoads + sum, x); }                                       // vpsubw ymm, ymm, ymm
-  void add_memory(int sum, int32_t at) { memory(k_66, 0xfd, kLoads + sum, kLoads + sum, at, kRdi); }       // vpaddw ymm, ymm, [rdi + at]
-  void subtract_memory(int sum, int32_t at) { memory(k_66, 0xf9, kLoads + sum, kLoads + sum, at, kRdi); }  // vpsubw ymm, ymm, [rdi + at]
+  // vpaddw or, where `minus`, vpsubw: a load to a sum, memory to a sum, and two loads.
+  void add(int sum, int x, bool minus) { registers(opcode(minus), kLoads + sum, kLoads + sum, x); }
+  void add_memory(int sum, int32_t at, bool minus) { memory(k_66, opcode(minus), kLoads + sum, kLoads + sum, at, kRdi); }
+  void combine(int x, int a, int b, bool minus) { registers(opcode(minus), x, a, b); }
   void clear(int sum) {                                                                                     // vpxor ymm, ymm, ymm
     const int reg = kLoads + sum;
     bytes(static_cast<uint32_t>(0xc4 | ((reg < 8 ? 0xe1 : 0x41) << 8) | (last(k_66, reg) << 16)) | 0xef000000u, 4);
@@ -106,8 +108,8 @@ class Emitter256 : public CodeWriter {
   static int last(Mandatory pp, int source) { return (~source & 15) << 3 | 4 | pp; }
   // VEX of two bytes, map 0F.
   void prefix(Mandatory pp, int reg, int source) { bytes(static_cast<uint32_t>(0xc5 | ((~reg >> 3 & 1) << 7 | last(pp, source)) << 8), 2); }
-  void registers(uint8_t opcode, int reg, int rm) {
-    prefix(k_66, reg, reg);
+  void registers(uint8_t opcode, int reg, int source, int rm) {
+    prefix(k_66, reg, source);
     bytes(opcode | (0xc0u | static_cast<uint32_t>((reg & 7) << 3 | rm)) << 8, 2);
   }
   void memory(Mandatory pp, uint8_t opcode, int reg, int source, int32_t at, Base base) {

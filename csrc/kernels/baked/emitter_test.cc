@@ -39,12 +39,15 @@ std::vector<std::string> emit_all(const Names& names, std::vector<uint8_t>* code
     const int j = i % Emitter::kLoads, s = i / Emitter::kLoads;
     const int32_t at = places[i % 6];
     const std::string memory = hex(at) + "(%rdi)", sum = names.sum(s), x = names.x(j);
-    emit.reserve(9);
+    const int a = (j + s) % Emitter::kLoads, b = (j + 3 * s + 1) % Emitter::kLoads;
+    emit.reserve(11);
     emit.load(j, at), expected.push_back(names.load + memory + "," + x);
-    emit.add(s, j), expected.push_back("vpaddw " + x + "," + sum + "," + sum);
-    emit.subtract(s, j), expected.push_back("vpsubw " + x + "," + sum + "," + sum);
-    emit.add_memory(s, at), expected.push_back("vpaddw " + memory + "," + sum + "," + sum);
-    emit.subtract_memory(s, at), expected.push_back("vpsubw " + memory + "," + sum + "," + sum);
+    for (const bool minus : {false, true}) {
+      const std::string name = minus ? "vpsubw " : "vpaddw ";
+      emit.add(s, j, minus), expected.push_back(name + x + "," + sum + "," + sum);
+      emit.add_memory(s, at, minus), expected.push_back(name + memory + "," + sum + "," + sum);
+      emit.combine(j, a, b, minus), expected.push_back(name + names.x(b) + "," + names.x(a) + "," + x);
+    }
     emit.clear(s), expected.push_back(names.clear + sum + "," + sum + "," + sum);
     emit.resume(s), expected.push_back(names.store + hex(64 * s) + "(%rsi)," + sum);
     emit.store(s), expected.push_back(names.store + sum + "," + hex(64 * s) + "(%rsi)");

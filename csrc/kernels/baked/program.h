@@ -2,7 +2,8 @@
 //
 // A tile is as many outputs as an instruction set has registers for sums, or half as many where plus and minus weigh differently: then
 // each has two sums, of its plus and of its minus weights. Its code comes in chunks, each a function (x, sums): for every tap and
-// channel that some output uses it loads 32 pixels (AVX2: 16) once and adds them to, or subtracts them from, the sums; then it stores these. A chunk ends before its instructions leave
+// channel that some output uses it loads 32 pixels (AVX2: 16) once and adds them to, or subtracts them from, the sums, some of them
+// together with those of another tap and channel (pairing.h); then it stores the sums. A chunk ends before its instructions leave
 // the CPU's cache of decoded ones: a chunk runs over all blocks of a band before the next begins. It also ends before a 16-bit sum could
 // overflow, where one could at all; else the next chunk goes on with the sums of the one before.
 #pragma once
@@ -36,6 +37,9 @@ struct BakedProgram {
 inline constexpr int64_t kBakedSums = 24;   // of a tile at most
 inline constexpr int64_t kBakedPanel = 64;  // outputs
 inline constexpr int64_t kBakedChunk = 20 * 1024;  // bytes of a chunk at most: decoded, it fits a cache of 6,144 instructions (Zen 5) with room
+
+// How many additions the first tile takes for each of its weights that are not zero; `sums` of a tile at most.
+double additions_of_weight(const ConvShape& shape, const BakedGeometry& geometry, const ConvWeights& weights, int64_t sums);
 
 // Empty code if it would pass `limit` bytes. `Emitter` is one of emitter.h.
 template <class Emitter>
