@@ -165,7 +165,8 @@ double wide_additions_per_cycle() {
           "vpaddw %%zmm9, %%zmm9, %%zmm9\n vpaddw %%zmm10, %%zmm10, %%zmm10\n vpaddw %%zmm11, %%zmm11, %%zmm11" ::
               : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11");
     }
-    __asm__ volatile("vzeroupper" ::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    __asm__ volatile("vzeroupper" ::
+                         : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
   });
   return rate / cycles_per_nanosecond();
 #else

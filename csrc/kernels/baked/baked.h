@@ -49,7 +49,6 @@ class BakedConv {
 
   std::vector<BakedPanel> panels_;
   CodeMemory code_;
-  int64_t image_blocks_ = 0, image_bands_ = 0;  // of one image
   double instructions_ = 0, code_size_ = 0;     // of the code once through; an estimate before it is made
   bool short_sums_ = false;                     // of all panels; likewise
 };

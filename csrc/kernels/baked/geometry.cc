@@ -80,16 +80,16 @@ int32_t BakedGeometry::blocks(const Band& band, Block* blocks, Segment* segments
   return count;
 }
 
-int64_t BakedGeometry::blocks_of_image(int64_t* bands) const {
+int64_t BakedGeometry::blocks_of(int64_t images, int64_t* bands) const {
   *bands = 0;
   if (!fits()) return 0;
   std::vector<Block> blocks(kBlocks);
   std::vector<Segment> segments(static_cast<size_t>(max_segments()));
   int64_t count = 0;
-  for (int64_t row = 0; row < shape_.out_h;) {
-    const Band band = next_band(row, shape_.out_h);
+  for (int64_t row = 0; row < images * shape_.out_h;) {
+    const Band band = next_band(row, images * shape_.out_h);
     count += this->blocks(band, blocks.data(), segments.data());
-    row += band.rows;
+    row += band.images * band.rows;
     ++*bands;
   }
   return count;

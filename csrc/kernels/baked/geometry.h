@@ -54,8 +54,7 @@ class BakedGeometry {
   // The vectors that cover a band; both lists are overwritten and have room for `max_segments` and kBlocks.
   int32_t blocks(const Band& band, Block* blocks, Segment* segments) const;
   int64_t max_segments() const { return kBlocks * kLanes; }
-  int64_t blocks_of_image(int64_t* bands) const;  // vectors that one image takes, and in how many bands
-  int64_t images_of_band() const { return images_; }  // whole images; 0: an image has several bands
+  int64_t blocks_of(int64_t images, int64_t* bands) const;  // vectors that images take, and in how many bands
 
   // A row of one phase's plane within a band: the input row it holds and its columns.
   struct PlaneRow {

@@ -1,8 +1,8 @@
 // Additions that outputs share: where several sums of a tile take two inputs alike, these are added (or subtracted) once for all.
 //
-// A tile of 24 outputs takes 24 ternary combinations of its inputs. Two inputs that lie in a window are put together if that saves most:
-// of some two hundred candidates the best one has the same signs, or opposite ones, in four to eight sums, where two inputs at random
-// have them in one or two. That saves a quarter of the additions at density 0.35 and three tenths at 0.5 (docs/engine.md).
+// A tile of 24 outputs takes 24 ternary combinations of its inputs. Any two inputs have the same signs in one or two of them, and opposite
+// signs in as many; the best of some hundred candidates has either in six or so. That saves a quarter of the additions at density 0.35
+// and three tenths at 0.5 (docs/engine.md).
 #pragma once
 #include <cstdint>
 #include <vector>

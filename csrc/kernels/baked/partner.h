@@ -1,3 +1,4 @@
+// The search of pairing.cc, in a file of its own so that the compiler may use the instructions that baked convolutions need anyway.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// The search of pairing.cc. Its loop becomes vector instructions, of AVX2 where this file is compiled for it: what is baked needs it anyway.
+// Its loop becomes vector instructions: of AVX2, for which this file is compiled on x86-64; elsewhere of what there is.
 #include "kernels/baked/partner.h"
 
 namespace tritkit {

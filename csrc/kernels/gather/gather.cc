@@ -230,7 +230,8 @@ double GatherConv::rounds() const {
 }
 
 double GatherConv::cycles(int64_t pixels) const {
-  constexpr double kRoundOfFour = 0.83, kRoundOfTwo = 1.24, kOutputs = 3;  // measured: a round of a pixel, by the CPU's vector units; a pixel's 16 outputs from sums to bytes
+  // Measured: a round of a pixel, with four and with two 512-bit units; a pixel's 16 outputs from sums to bytes.
+  constexpr double kRoundOfFour = 0.83, kRoundOfTwo = 1.24, kOutputs = 3;
   const double round = wide_additions_per_cycle() < 3 ? kRoundOfTwo : kRoundOfFour;
   const double strip = rounds() * static_cast<double>(inputs_) / static_cast<double>(kGatherWindow) * round + kOutputs;
   return strip * static_cast<double>(strips_.size()) * static_cast<double>(pixels);
