@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, README = ROOT / "results", ROOT / "docs" / "cifar10.md", ROOT / "README.md"
+MANIFEST = ROOT / "src" / "tritkit" / "_zoo" / "manifest.json"
 FIGURE = ROOT / "docs" / "pictures" / "scales-and-density.png"
 SHOWN = "cifar10-resnet20-ttq"  # the run of the figure
 TABLE = re.compile(r"(<!-- table: benchmarks/cifar10\.py -->\n).*?(\n<!-- /table -->)", re.DOTALL)
@@ -146,17 +147,6 @@ def teacher(run: Run) -> str:
     return f"ResNet-{depths}" + (" in 8 bits" if run.recipe["distill"].get("bits") == 8 else "") + mixed
 
 
-def later(run: Run) -> str:
-    """How it goes on from another run, whose name says its method: cifar10-resnetN-METHOD."""
-    if not run.earlier:
-        return ""
-    before = run.earlier.split("-")[2]
-    if run.recipe["method"]["name"] != before:
-        return f", from the codes of {before}"
-    by = f" by {len(teachers(run))} teachers" if len(teachers(run)) > 1 else ""
-    return ", trained on" + by + (" with CutMix" if run.recipe.get("cutmix") else "")
-
-
 def integer_error(run: Run) -> str:
     facts = run.integer
     return "–" if facts is None else f"**{facts['wrong'] / facts['images']:.2%}**"
@@ -170,14 +160,17 @@ def page(found: list[Run]) -> str:
 
 
 def readme(found: list[Run]) -> str:
-    """README's table."""
-    lines = ["| CIFAR-10 | test error, simulated | integer network in `Session` | file | |", "|---|---|---|---|---|"]
-    for run in found:
-        size = "–" if run.integer is None else f"{run.integer['bytes']:,} bytes"
-        name = f"ResNet-{run.depth}, {run.method}" + later(run)
-        links = f"[recipe](recipes/{run.name}.toml), [record](results/{run.name}/record.jsonl)"
-        error = integer_error(run).strip("*")
-        lines.append(_line([name, f"{run.final['test_error']:.2%}", error, size, links]))
+    """README's table: for each depth the network in the package and TTQ in its own form, both in `Session`."""
+    packaged = {entry["sha256"] for entry in json.loads(MANIFEST.read_text()).values()}
+    lines = ["| CIFAR-10, test error | float | ternary, in the package | file | TTQ, two scales a layer | its paper |"]
+    lines.append("|---|---|---|---|---|---|")
+    for depth, parent in PARENTS.items():
+        of_depth = [run for run in found if run.depth == depth and run.integer is not None]
+        best = next(run for run in of_depth if run.integer and run.integer["sha256"] in packaged and run.method != "float")
+        ttq = [run for run in of_depth if run.method == "ttq"][-1]  # one that trains on from another is named so, and later
+        size = f"{best.integer['bytes']:,} bytes" if best.integer else "–"
+        errors = [f"{integer_error(run)} [record](results/{run.name}/record.jsonl)" for run in (best, ttq)]
+        lines.append(_line([f"ResNet-{depth}", f"{parent:.2f}%", errors[0], size, errors[1], f"{ttq.paper:.2f}%"]))
     return "\n".join(lines)
 
 
