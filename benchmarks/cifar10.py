@@ -165,9 +165,9 @@ def readme(found: list[Run]) -> str:
     lines = ["| CIFAR-10, test error | float | ternary, in the package | file | TTQ, two scales a layer | its paper |"]
     lines.append("|---|---|---|---|---|---|")
     for depth, parent in PARENTS.items():
-        of_depth = [run for run in found if run.depth == depth and run.integer is not None]
-        best = next(run for run in of_depth if run.integer and run.integer["sha256"] in packaged and run.method != "float")
-        ttq = [run for run in of_depth if run.method == "ttq"][-1]  # one that trains on from another is named so, and later
+        of_depth = [run for run in found if run.depth == depth and run.method != "float"]
+        best = next(run for run in of_depth if run.integer and run.integer["sha256"] in packaged)
+        ttq = [run for run in of_depth if run.method == "ttq"][-1]  # later ones have longer names
         size = f"{best.integer['bytes']:,} bytes" if best.integer else "–"
         errors = [f"{integer_error(run)} [record](results/{run.name}/record.jsonl)" for run in (best, ttq)]
         lines.append(_line([f"ResNet-{depth}", f"{parent:.2f}%", errors[0], size, errors[1], f"{ttq.paper:.2f}%"]))
