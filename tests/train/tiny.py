@@ -20,7 +20,7 @@ from tritkit.train import Recipe, RunResult, Silent, make_recipe, train_on
 TERNARY = {
     "method": {"name": "ttq", "init": "data", "latent_gradient": "straight-through"},
     "scale_lr": 1e-4,
-    "activations": {"from_epoch": 2, "calibration_images": 64, "freeze_epoch": 3, "int8_weights": True},
+    "activations": {"from_epoch": 2, "calibration_images": 64, "freeze_epoch": 3},
     "freeze_codes_epoch": 3,
     "snap_scales": True,
     "bn_images": 64,
