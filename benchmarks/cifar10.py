@@ -166,10 +166,10 @@ def readme(found: list[Run]) -> str:
     lines.append("|---|---|---|---|---|---|")
     for depth, parent in PARENTS.items():
         of_depth = [run for run in found if run.depth == depth and run.method != "float"]
-        best = next(run for run in of_depth if run.integer and run.integer["sha256"] in packaged)
+        ours = next(run for run in of_depth if run.integer and run.integer["sha256"] in packaged)
         ttq = [run for run in of_depth if run.method == "ttq"][-1]  # later ones have longer names
-        size = f"{best.integer['bytes']:,} bytes" if best.integer else "–"
-        errors = [f"{integer_error(run)} [record](results/{run.name}/record.jsonl)" for run in (best, ttq)]
+        size = f"{ours.integer['bytes']:,} bytes" if ours.integer else "–"
+        errors = [f"{integer_error(run)} [record](results/{run.name}/record.jsonl)" for run in (ours, ttq)]
         lines.append(_line([f"ResNet-{depth}", f"{parent:.2f}%", errors[0], size, errors[1], f"{ttq.paper:.2f}%"]))
     return "\n".join(lines)
 

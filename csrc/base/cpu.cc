@@ -155,7 +155,7 @@ double cycles_per_nanosecond() {
 double wide_additions_per_cycle() {
 #if defined(__x86_64__)
   if (!cpu_features().avx512vnni) return 0;
-  constexpr int kSteps = 1000;
+  constexpr int kSteps = 250;
   static const double rate = rate_of(12.0 * kSteps, [] {
     for (int i = 0; i < kSteps; ++i) {  // 12 additions that do not wait for one another, in registers that SSE knows too
       __asm__ volatile(

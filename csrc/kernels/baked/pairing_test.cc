@@ -5,7 +5,9 @@
 #include <map>
 #include <random>
 
+#include "kernels/baked/emitter.h"
 #include "kernels/baked/partner.h"
+#include "kernels/baked/program.h"
 
 using namespace tritkit;
 
@@ -86,6 +88,22 @@ void check_partner() {
   }
 }
 
+// The compiled layer has fewer instructions than weights, loads included.
+template <class Emitter>
+void check_program() {
+  ConvShape s;
+  s.in_channels = s.out_channels = 64, s.kernel_h = s.kernel_w = 3, s.out_h = s.out_w = 56;
+  std::vector<int8_t> codes(64 * 64 * 9), plus(64, 64), minus(64, -64);
+  int64_t nonzero = 0;
+  for (int8_t& code : codes) {
+    code = rng() % 100 < 35 ? static_cast<int8_t>(rng() % 2 != 0 ? 1 : -1) : int8_t{0};
+    nonzero += code != 0;
+  }
+  const BakedProgram program = bake<Emitter>(s, BakedGeometry(s, {1, 1, 1, 1}), {codes.data(), plus.data(), minus.data()}, size_t{1} << 20);
+  const int64_t loads_at_least = 64 / Emitter::kSums * 576;
+  expect(program.instructions > loads_at_least && program.instructions - loads_at_least < nonzero * 9 / 10, "programs share additions");
+}
+
 }  // namespace
 
 int main() {
@@ -99,6 +117,8 @@ int main() {
   }
   const double sparse = check(random_inputs(576, 24, 35, true)), dense = check(random_inputs(576, 24, 50, true));
   expect(sparse < 0.78 && dense < 0.72, "a quarter of the additions is shared at density 0.35, more at 0.5");
+  check_program<Emitter512>();
+  check_program<Emitter256>();
   std::printf("additions of a weight at density 0.35: %.3f, at 0.5: %.3f; %d failures\n", sparse, dense, failures);
   return failures != 0;
 }

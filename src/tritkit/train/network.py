@@ -125,7 +125,7 @@ def deployable(net: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def with_activations(net: nn.Module, recipe: Recipe, images: TrainingImages) -> nn.Module:
-    """`net` with 8-bit activations, their ranges set from `calibration_images` of `images`."""
+    """`deployable`, the ranges of its activations set from `calibration_images` of `images`."""
     if recipe.activations is None:
         return net
     quantized = deployable(net, recipe)

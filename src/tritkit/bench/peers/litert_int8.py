@@ -29,13 +29,15 @@ class LiteRtInt8(Peer):
     packages = ("ai-edge-litert",)
 
     def prepare(self, work: Workload, batch: int, folder: Path) -> None:
-        python = os.environ.get("TRITKIT_LITERT_PYTHON", sys.executable)
+        named = os.environ.get("TRITKIT_LITERT_PYTHON")
+        python = named or sys.executable
         command = [python, "-m", "tritkit.bench.litert_conversion", str(work.folder), str(batch), str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_CONVERSION_LIMIT, check=False)
         if done.returncode:
             words = (done.stderr.strip() or "no message").splitlines()[-1]
             hint = "pip install -r benchmarks/requirements-litert.txt elsewhere and name it in TRITKIT_LITERT_PYTHON"
-            raise PeerError(f"the conversion by {python} failed: {words[:300]}; {hint}")
+            by = "TRITKIT_LITERT_PYTHON" if named else "this environment"  # no path: the message goes into records
+            raise PeerError(f"the conversion by {by} failed: {words[:300]}; {hint}")
 
     def load(self, work: Workload, batch: int, folder: Path, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
