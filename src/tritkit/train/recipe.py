@@ -109,8 +109,8 @@ class Activations(_Table):
     freeze_epoch: AtLeastOne | None = None
     """The first epoch in which the ranges stay fixed; none lets them follow to the end."""
     int8_weights: bool = False
-    """Simulate, from the same epoch, the int8 weights that `export` gives to layers that are not ternary. Each step looks
-    for their units on the CPU: 0.6 ms for a CIFAR ResNet, 0.2 s for a classifier of two million weights."""
+    """Simulate, from the same epoch, the int8 weights that `export` gives to layers that are not ternary. Each step
+    looks for their units on the CPU: 0.6 ms for a CIFAR ResNet, 0.2 s for a classifier of two million weights."""
 
 
 class Adam(_Table):
