@@ -1,4 +1,4 @@
-// Speed of the zero-skipping convolution beside the dense kernel on one thread, in useful multiply-adds a cycle (zeros counted).
+// Speed of the zero-skipping convolutions and of Winograd's beside the dense kernel on one thread, in useful multiply-adds a cycle (zeros counted).
 //   g++ -O3 -std=c++17 -Icsrc csrc/bench/baked_bench.cc $(find BUILD/CMakeFiles/tritkit_objects.dir -name '*.o') -lpthread -o baked_bench
 //   taskset -c 1 ./baked_bench [part of a layer's name]        TRITKIT_ISA=avx2: with no newer instructions
 #include <time.h>
@@ -13,6 +13,7 @@
 #include "base/cpu.h"
 #include "kernels/baked/baked.h"
 #include "kernels/gather/gather.h"
+#include "kernels/winograd/winograd.h"
 
 using namespace tritkit;
 
@@ -110,6 +111,12 @@ void measure(const Layer& l, double density, bool symmetric) {
   const double picked = gather ? seconds([&] { gather->run(a, {0, pixels, 0, dense->panels(s)}); }) : 0;
   std::printf("%-22s %.2f %s dense %6.1f  unpacked %6.1f  ", l.name, density, symmetric ? "=" : "/", macs / slow / rate, macs / bytes / rate);
   if (gather) std::printf("gather %6.1f (guess %6.1f, %.2f rounds, %.0f KB)  ", macs / picked / rate, macs / gather->cycles(pixels), gather->rounds(), static_cast<double>(gather->packed_bytes()) / 1e3);
+  const auto winograd = WinogradConv::make(s, weights, isa, INFINITY);
+  if (winograd) {
+    a.scratch = aligned(works, WinogradConv::scratch_bytes(s));
+    const double tiled = seconds([&] { winograd->run(a, {0, pixels, 0, dense->panels(s)}); });
+    std::printf("winograd %6.1f (guess %6.1f)  ", macs / tiled / rate, macs / static_cast<double>(l.images) / WinogradConv::cycles(s));
+  }
   std::printf("baked %6.1f (guess %6.1f, %.0f KB in %.2f ms)\n", macs / fast / rate, macs / baked->cycles(l.images), static_cast<double>(baked->code_bytes()) / 1e3, made * 1e3);
 }
 

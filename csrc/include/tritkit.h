@@ -60,8 +60,9 @@ typedef struct tk_options {
   const char* isa;    /* "scalar" < "avx2" < "avxvnni" < "avx512vnni" < "amx": use no newer instructions; NULL: all this CPU has */
   const char* engine; /* "auto" (also NULL): the fastest for each layer, tried when the session is opened; "dense": only kernels that
                          do not skip zeros, from weights of 2 bits; "unpacked": these, from weights unpacked to bytes; "gather",
-                         "baked": those that skip zeros, without and with machine code made for the weights, for every ternary
-                         convolution that they can run; "reference": the scalar kernels that define the result */
+                         "baked": those that skip zeros, without and with machine code made for the weights; "winograd": those
+                         that save products of 3x3 convolutions; each for every ternary convolution that it can run;
+                         "reference": the scalar kernels that define the result */
   int64_t code_limit; /* bytes of machine code that a session may make; 0: 64 MiB, -1: none */
   const char* tuned;  /* a file that keeps what "auto" found for this network, CPU, version and number of threads, so that the next
                          session opens without trying; made where it is missing, made anew where it is of another; NULL: none */
@@ -95,8 +96,8 @@ typedef struct tk_step_info {
   int64_t packed_bytes; /* what the kernel reads of them */
   int64_t macs;         /* multiply-accumulates an image, zeros included */
   int64_t code_bytes;   /* machine code made for it; 0 for a step that has none */
-  int64_t dense_nanoseconds, unpacked_nanoseconds, gather_nanoseconds, baked_nanoseconds; /* of an image on one thread with each way
-                                             to run a ternary convolution, where it was timed when the session was opened; else 0 */
+  int64_t dense_nanoseconds, unpacked_nanoseconds, gather_nanoseconds, winograd_nanoseconds, baked_nanoseconds; /* of an image on one
+                           thread with each way to run a ternary convolution, where it was timed when the session was opened; else 0 */
 } tk_step_info;
 
 /* "0.1.0" */

@@ -10,6 +10,7 @@
 #include "kernels/baked/baked.h"
 #include "kernels/conv/conv.h"
 #include "kernels/gather/gather.h"
+#include "kernels/winograd/winograd.h"
 #include "runtime/session.h"
 
 #ifndef TRITKIT_VERSION
@@ -101,6 +102,7 @@ void describe(const StepInfo& step, tk_step_info* info) {
   info->dense_nanoseconds = step.dense_nanoseconds;
   info->unpacked_nanoseconds = step.unpacked_nanoseconds;
   info->gather_nanoseconds = step.gather_nanoseconds;
+  info->winograd_nanoseconds = step.winograd_nanoseconds;
   info->baked_nanoseconds = step.baked_nanoseconds;
 }
 
@@ -108,12 +110,13 @@ struct KernelName {
   const char *name, *isa;
 };
 
-// The convolution kernels of this CPU: those that skip zeros, then the dense ones, preferred first.
+// The convolution kernels of this CPU: those that skip zeros or products, then the dense ones, preferred first.
 std::vector<KernelName> kernel_names() {
   const ConvKernel* kernels[64];
   const size_t count = conv_kernels(nullptr, kernels, 64);
   std::vector<KernelName> names;
   if (GatherConv::available(nullptr)) names.push_back({GatherConv::name(), GatherConv::isa()});
+  if (WinogradConv::available(nullptr)) names.push_back({WinogradConv::name(), WinogradConv::isa()});
   const BakedKernel* baked[2];
   const size_t baked_count = baked_kernels(nullptr, baked);
   for (size_t i = 0; i < baked_count; ++i) names.push_back({baked[i]->name, baked[i]->isa});

@@ -11,6 +11,7 @@
 #include "kernels/baked/baked.h"
 #include "kernels/copy/copy.h"
 #include "kernels/gather/gather.h"
+#include "kernels/winograd/winograd.h"
 #include "runtime/steps.h"
 
 namespace tritkit {
@@ -27,7 +28,8 @@ class ConvStep final : public Step {
   ConvStep(const StepContext& context, const PlannedNode& node, const Conv& conv);
   void run(const Frame& frame, int64_t part, int64_t parts) const override;
   int64_t scratch_bytes() const override {
-    return static_cast<int64_t>(std::max(kernel_->scratch_bytes(args_.shape), baked_ ? baked_->scratch_bytes() : 0));
+    const size_t baked = baked_ ? baked_->scratch_bytes() : 0, winograd = winograd_ ? WinogradConv::scratch_bytes(args_.shape) : 0;
+    return static_cast<int64_t>(std::max({kernel_->scratch_bytes(args_.shape), baked, winograd}));
   }
   bool try_way(int way) override;
   void choose(const int64_t* nanoseconds) override;
@@ -36,6 +38,8 @@ class ConvStep final : public Step {
  private:
   bool use_baked(int64_t batch) const { return baked_ && (way_ < 0 ? batch >= baked_from_ : way_ == Choice::baked); }
   bool use_gather() const { return gather_ && (way_ < 0 || way_ == Choice::gather); }
+  bool use_winograd() const { return winograd_ && (way_ < 0 || way_ == Choice::winograd); }
+  bool several_ways() const { return unpacked_.size() > 0 || gather_ || winograd_ || baked_; }
   void add_ways(const StepContext& context, const Conv& conv, const Window& window, const ConvWeights& weights);
   void add_unpacked(const ConvWeights& weights);
   void keep(Choice::Way plain);
@@ -60,8 +64,9 @@ class ConvStep final : public Step {
   AlignedBuffer packed_, bias_, multiplier_;
   AlignedBuffer unpacked_;              // weights of 2 bits packed as those of int8 layers are, while both are tried
   bool is_unpacked_ = false;            // so packed_ is
-  std::unique_ptr<GatherConv> gather_;  // runs in place of kernel_
-  std::unique_ptr<BakedConv> baked_;    // and in place of both from a batch on
+  std::unique_ptr<GatherConv> gather_;      // runs in place of kernel_
+  std::unique_ptr<WinogradConv> winograd_;  // likewise; one of the two is left at most when the best is known
+  std::unique_ptr<BakedConv> baked_;        // and in place of all from a batch on
   int64_t baked_from_ = 1;              // the smallest batch it runs
   int way_ = -1;                        // while they are tried
   bool chosen_ = false;
@@ -116,14 +121,15 @@ ConvStep::ConvStep(const StepContext& context, const PlannedNode& node, const Co
 
 // Names what runs, and its bytes.
 void ConvStep::describe() {
-  info.kernel = gather_ ? GatherConv::name() : std::string(kernel_->name) + (is_unpacked_ ? "_unpacked" : "");
+  info.kernel = gather_ ? GatherConv::name() : winograd_ ? WinogradConv::name() : std::string(kernel_->name) + (is_unpacked_ ? "_unpacked" : "");
   if (baked_ && baked_from_ == 1) info.kernel = baked_->name();
   if (baked_ && baked_from_ > 1) info.kernel += std::string(" / ") + baked_->name() + " from batch " + std::to_string(baked_from_);
-  info.packed_bytes = static_cast<int64_t>(gather_ ? gather_->packed_bytes() : packed_.size());
+  info.packed_bytes = static_cast<int64_t>(gather_ ? gather_->packed_bytes() : winograd_ ? winograd_->packed_bytes() : packed_.size());
   info.code_bytes = baked_ ? static_cast<int64_t>(baked_->code_bytes()) : 0;
   info.dense_nanoseconds = choice_.nanoseconds[Choice::dense];
   info.unpacked_nanoseconds = choice_.nanoseconds[Choice::unpacked];
   info.gather_nanoseconds = choice_.nanoseconds[Choice::gather];
+  info.winograd_nanoseconds = choice_.nanoseconds[Choice::winograd];
   info.baked_nanoseconds = choice_.nanoseconds[Choice::baked];
   info.predicted_nanoseconds = ternary_ ? static_cast<int64_t>(predicted_cycles() / cycles_per_nanosecond()) : 0;
 }
@@ -137,6 +143,7 @@ double ConvStep::dense_rate() const {
 double ConvStep::predicted_cycles() const {
   if (baked_ && baked_from_ == 1) return baked_->cycles(1);
   const double dense = static_cast<double>(info.macs) / dense_rate();
+  if (winograd_) return std::min(dense, WinogradConv::cycles(args_.shape));
   return gather_ ? std::min(dense, gather_->cycles(args_.shape.out_h * args_.shape.out_w)) : dense;
 }
 
@@ -219,6 +226,7 @@ void ConvStep::add_ways(const StepContext& context, const Conv& conv, const Wind
   if (options.engine == Engine::unpacked) keep(Choice::unpacked);
   if (tried || options.engine == Engine::gather) gather_ = GatherConv::make(args_, weights, isa, !tried);
   const double rival = tried ? predicted_cycles() : kAlways;
+  if (tried || options.engine == Engine::winograd) winograd_ = WinogradConv::make(args_.shape, weights, isa, rival);
   if (tried || options.engine == Engine::baked) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, rival);
   if (baked_) *context.code_left -= baked_->code_bytes();
 }
@@ -229,6 +237,7 @@ void ConvStep::add_chosen(const StepContext& context, const BakedPads& pads, con
   choice_ = *context.choice, chosen_ = true;
   if (choice_.plain == Choice::unpacked) add_unpacked(weights);
   if (choice_.plain == Choice::gather) gather_ = GatherConv::make(args_, weights, isa, true);
+  if (choice_.plain == Choice::winograd) winograd_ = WinogradConv::make(args_.shape, weights, isa, kAlways);
   keep(choice_.plain);
   if (choice_.baked_from > 0) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, kAlways);
   if (baked_) *context.code_left -= baked_->code_bytes();
@@ -256,13 +265,14 @@ void ConvStep::keep(Choice::Way plain) {
   if (is_unpacked_) packed_ = std::move(unpacked_);
   unpacked_ = AlignedBuffer();
   if (plain != Choice::gather) gather_ = nullptr;
-  if (gather_) packed_ = AlignedBuffer();
+  if (plain != Choice::winograd) winograd_ = nullptr;
+  if (gather_ || winograd_) packed_ = AlignedBuffer();
   args_.packed = packed_.data();
 }
 
 bool ConvStep::try_way(int way) {
   way_ = way;
-  const bool there[Choice::kWays] = {unpacked_.size() || gather_ || baked_, unpacked_.size() > 0, gather_ != nullptr, baked_ != nullptr};
+  const bool there[Choice::kWays] = {several_ways(), unpacked_.size() > 0, gather_ != nullptr, winograd_ != nullptr, baked_ != nullptr};
   return there[way];
 }
 
@@ -271,12 +281,13 @@ bool ConvStep::try_way(int way) {
 void ConvStep::choose(const int64_t* nanoseconds) {
   constexpr int64_t kBatches[] = {1, 2, 4, 8, 16, 32};
   way_ = -1;
-  if (unpacked_.size() == 0 && !gather_ && !baked_) return;
+  if (!several_ways()) return;
   std::copy_n(nanoseconds, Choice::kWays, choice_.nanoseconds);
   choice_.plain = Choice::dense;
   const auto best = [&] { return static_cast<double>(nanoseconds[choice_.plain]); };
   if (unpacked_.size() > 0 && static_cast<double>(nanoseconds[Choice::unpacked]) < kClearly * best()) choice_.plain = Choice::unpacked;
   if (gather_ && static_cast<double>(nanoseconds[Choice::gather]) < best()) choice_.plain = Choice::gather;
+  if (winograd_ && static_cast<double>(nanoseconds[Choice::winograd]) < kClearly * best()) choice_.plain = Choice::winograd;
   keep(choice_.plain);
   if (baked_) {
     const double correction = static_cast<double>(nanoseconds[Choice::baked]) / baked_->cycles(1);
@@ -335,7 +346,8 @@ void ConvStep::run(const Frame& frame, int64_t part, int64_t parts) const {
   const ConvRange range = this->range(frame.batch, part, parts);
   if (range.pixel_begin >= range.pixel_end || range.panel_begin >= range.panel_end) return;
   if (parts > 1 && frame.batch == 1) ask_for_borders(args.x, range, part, parts);
-  use_gather() ? gather_->run(args, range) : kernel_->run(args, range);
+  if (use_gather()) return gather_->run(args, range);
+  use_winograd() ? winograd_->run(args, range) : kernel_->run(args, range);
 }
 
 }  // namespace

@@ -61,9 +61,10 @@ Engine chosen_engine(const std::string& name) {
   if (name == "dense") return Engine::dense;
   if (name == "unpacked") return Engine::unpacked;
   if (name == "gather") return Engine::gather;
+  if (name == "winograd") return Engine::winograd;
   if (name == "baked") return Engine::baked;
   if (name == "reference") return Engine::reference;
-  bad_argument("engine is " + quoted(name) + ", allowed are auto, dense, unpacked, gather, baked and reference");
+  bad_argument("engine is " + quoted(name) + ", allowed are auto, dense, unpacked, gather, winograd, baked and reference");
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ namespace tritkit {
 
 // Which convolutions run: the fastest of all, only dense kernels, these with their weights unpacked, one zero-skipping kind wherever it
 // can, or the plain loops.
-enum class Engine { fastest, dense, unpacked, gather, baked, reference };
+enum class Engine { fastest, dense, unpacked, gather, winograd, baked, reference };
 
 struct Options {
   int threads = 1;

@@ -43,14 +43,14 @@ struct StepInfo {
   std::string name, op, kernel = "scalar";
   Value input, output;
   int64_t weights = 0, nonzero = 0, packed_bytes = 0, macs = 0, code_bytes = 0;
-  int64_t dense_nanoseconds = 0, unpacked_nanoseconds = 0, gather_nanoseconds = 0, baked_nanoseconds = 0;  // of an image on one thread, where timed
+  int64_t dense_nanoseconds = 0, unpacked_nanoseconds = 0, gather_nanoseconds = 0, winograd_nanoseconds = 0, baked_nanoseconds = 0;  // of an image on one thread, where timed
   int64_t predicted_nanoseconds = 0;  // the same by the cost model, of what runs
 };
 
 // The best of several ways to run a step.
 struct Choice {
-  enum Way { dense, unpacked, gather, baked };
-  static constexpr int kWays = 4;
+  enum Way { dense, unpacked, gather, winograd, baked };
+  static constexpr int kWays = 5;
   Way plain = dense;       // never baked
   int64_t baked_from = 0;  // baked from this batch on; 0: never
   int64_t nanoseconds[kWays] = {};

@@ -43,15 +43,15 @@ std::string contents(const std::string& path, bool* there) {
   return text;
 }
 
-// "step 3 way 2 baked_from 0 nanoseconds 120 110 80 0"
+// "step 3 way 2 baked_from 0 nanoseconds 120 110 80 0 0"
 bool parse(const std::string& line, size_t steps, std::map<size_t, Choice>* choices) {
   size_t step = 0;
   int plain = 0, end = 0;
   Choice choice;
   int64_t* const ns = choice.nanoseconds;
-  const char* const form = "step %zu way %d baked_from %" SCNd64 " nanoseconds %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 "%n";
-  const int fields = std::sscanf(line.c_str(), form, &step, &plain, &choice.baked_from, ns, ns + 1, ns + 2, ns + 3, &end);
-  if (fields != 7 || static_cast<size_t>(end) != line.size() || step >= steps || plain < 0 || plain >= Choice::baked) return false;
+  const char* const form = "step %zu way %d baked_from %" SCNd64 " nanoseconds %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 "%n";
+  const int fields = std::sscanf(line.c_str(), form, &step, &plain, &choice.baked_from, ns, ns + 1, ns + 2, ns + 3, ns + 4, &end);
+  if (fields != 8 || static_cast<size_t>(end) != line.size() || step >= steps || plain < 0 || plain >= Choice::baked) return false;
   if (choice.baked_from < 0 || choice.baked_from > max_batch) return false;
   for (int way = 0; way < Choice::kWays; ++way) {
     if (ns[way] < 0 || ns[way] > max_nanoseconds) return false;
@@ -66,7 +66,7 @@ TunedFile::TunedFile(const std::string& path, std::string_view network, const Op
   if (path_.empty()) return;
   char hash[17];
   std::snprintf(hash, sizeof hash, "%016" PRIx64, hash_of(network));
-  header_ = std::string("tritkit tuned 2\nnetwork ") + hash + " " + std::to_string(network.size()) + "\ncpu " + cpu_model() + "\nversion " TRITKIT_VERSION +
+  header_ = std::string("tritkit tuned 3\nnetwork ") + hash + " " + std::to_string(network.size()) + "\ncpu " + cpu_model() + "\nversion " TRITKIT_VERSION +
             "\nthreads " + std::to_string(options.threads) + " isa " + (options.isa.empty() ? "all" : options.isa) + " code_limit " +
             std::to_string(options.code_limit) + "\n";
 }

@@ -12,7 +12,7 @@ from engine_networks import Builder, group_network, small_network
 from tritkit.runtime import Session, kernels
 
 ISAS = ("scalar", "avx2", "avxvnni", "avx512vnni", "amx")
-ENGINES = ("reference", "dense", "unpacked", "gather", "baked")
+ENGINES = ("reference", "dense", "unpacked", "gather", "winograd", "baked")
 
 
 def images(shape: tuple[int, ...], batch: int = 3, seed: int = 1) -> np.ndarray:
@@ -68,13 +68,13 @@ def test_every_compiled_kernel_is_reached() -> None:
     for isa in ISAS:
         with Session(small_network().model(), isa=isa, engine="dense") as session:
             reached |= {row.kernel for row in session.summary() if row.macs}
-    for engine, isa in (("gather", None), ("baked", None), ("baked", "avx2")):
-        with Session(small_network().model(), engine=engine, isa=isa) as session:
+    for engine, isa in (("gather", None), ("winograd", None), ("baked", None), ("baked", "avx2")):
+        with Session(small_network(1).model(), engine=engine, isa=isa) as session:
             reached |= {row.kernel for row in session.summary() if row.macs}
     names = {k.name for k in kernels()}
     assert reached <= names
     assert {k.isa for k in kernels()} == {k.isa for k in kernels() if k.name in reached}
-    assert {"avx512vbmi_gather", "avx512_baked", "avx2_baked"} & names <= reached
+    assert {"avx512vbmi_gather", "avx512vnni_winograd", "avx512_baked", "avx2_baked"} & names <= reached
 
 
 @pytest.mark.skipif(not {"avx512vnni", "avxvnni"} & {k.isa for k in kernels()}, reason="this CPU has no dot product")

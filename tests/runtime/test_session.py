@@ -90,7 +90,7 @@ def test_nan_made_by_a_float32_layer_is_refused() -> None:
         ({"threads": 0}, "1 to 1024"),
         ({"threads": -1}, "1 to 1024"),
         ({"threads": 5000}, "1 to 1024"),
-        ({"engine": "fast"}, "auto, dense, unpacked, gather, baked and reference"),
+        ({"engine": "fast"}, "auto, dense, unpacked, gather, winograd, baked and reference"),
         ({"code_limit": -5}, "code_limit must be a number of bytes"),
         ({"isa": "sse9"}, "scalar, avx2, avxvnni, avx512vnni, amx"),
     ],

@@ -80,7 +80,7 @@ def test_runs_dense_where_the_system_refuses_executable_memory(tmp_path: Path) -
     assert np.array_equal(np.load(files[2]), expected())
 
 
-@pytest.mark.parametrize("engine", ["unpacked", "gather", "baked"])
+@pytest.mark.parametrize("engine", ["unpacked", "gather", "winograd", "baked"])
 def test_same_bits_in_a_forked_child(engine: str) -> None:
     with Session(small_network(3).model(), engine=engine, threads=2) as session:
         want = expected()
@@ -92,7 +92,7 @@ def test_same_bits_in_a_forked_child(engine: str) -> None:
         assert np.array_equal(session.run(images()), want)
 
 
-@pytest.mark.parametrize("engine", ["gather", "baked", "auto"])
+@pytest.mark.parametrize("engine", ["gather", "winograd", "baked", "auto"])
 def test_sessions_on_threads(engine: str) -> None:
     wrong: list[str] = []
 
@@ -146,7 +146,7 @@ def test_choices_that_are_not_ours_are_not_taken(tmp_path: Path, spoil: str) -> 
     text = kept.read_text()
     changed = {
         "cut": text[:-6],
-        "more": text + "step 0 way 1 baked_from 1 nanoseconds 1 1 1 1\n",
+        "more": text + "step 0 way 1 baked_from 1 nanoseconds 1 1 1 1 1\n",
         "number": text.replace("way ", "way 7", 1),
         "empty": "",
         "huge": text.replace("step ", f"step {2**63 - 1} ", 1),
@@ -164,10 +164,10 @@ def test_any_choice_gives_the_same_bits(tmp_path: Path) -> None:
     kept = tmp_path / "net.tuned"
     Session(small_network(3).model(), threads=1, tuned=kept).close()
     head = [line for line in kept.read_text().splitlines() if not line.startswith(("step ", "end"))]
-    for way, baked_from in ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 2)):
+    for way, baked_from in ((0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1), (2, 2), (3, 2)):
         with Session(small_network(3).model(), engine="dense") as session:
             steps = range(len(session.summary()))
-        rows = [f"step {i} way {way} baked_from {baked_from} nanoseconds 5 6 7 8" for i in steps]
+        rows = [f"step {i} way {way} baked_from {baked_from} nanoseconds 5 6 7 8 9" for i in steps]
         kept.write_text("\n".join([*head, *rows, "end", ""]))
         with Session(small_network(3).model(), threads=1, tuned=kept) as session:
             assert session.tuned == f"the choices of {kept} were taken"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from tritkit.runtime.session import StepInfo
 
-FAMILIES = ("dense", "unpacked", "gather", "baked", "int8", "float32", "reference", "other")
+FAMILIES = ("dense", "unpacked", "gather", "winograd", "baked", "int8", "float32", "reference", "other")
 
 
 def family(step: StepInfo) -> str:
     """One of FAMILIES, as docs/engine.md names them."""
     if not step.weights:
         return "other"
-    for name in ("unpacked", "gather", "baked", "reference"):
+    for name in ("unpacked", "gather", "winograd", "baked", "reference"):
         if name in step.kernel:
             return name
     if step.op.startswith("TernaryGroup") or not step.op.startswith("Ternary"):

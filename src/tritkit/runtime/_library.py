@@ -74,6 +74,7 @@ class CStepInfo(ctypes.Structure):
         ("dense_nanoseconds", c_int64),
         ("unpacked_nanoseconds", c_int64),
         ("gather_nanoseconds", c_int64),
+        ("winograd_nanoseconds", c_int64),
         ("baked_nanoseconds", c_int64),
     )
 

@@ -46,8 +46,9 @@ class StepInfo:
     """One step of the plan (several nodes may be fused into one). Shapes are of one image.
 
     code_bytes: machine code made for the step, 0 where it has none.
-    dense_microseconds, unpacked_microseconds, gather_microseconds, baked_microseconds: an image on one thread in each
-        way to run a ternary convolution, as timed when the session was opened; None where it was not tried.
+    dense_microseconds, unpacked_microseconds, gather_microseconds, winograd_microseconds, baked_microseconds: an image on
+        one thread in each way to run a ternary convolution, as timed when the session was opened; None where it was not
+        tried.
     measured_microseconds, predicted_microseconds: the same of the kernel that runs a single image, and what the cost
         model says of it; None for steps that are no ternary layers.
     """
@@ -65,6 +66,7 @@ class StepInfo:
     dense_microseconds: float | None
     unpacked_microseconds: float | None
     gather_microseconds: float | None
+    winograd_microseconds: float | None
     baked_microseconds: float | None
     measured_microseconds: float | None
     predicted_microseconds: float | None
@@ -89,8 +91,9 @@ class Session:
     threads: 1 to 1024; None takes TRITKIT_THREADS, else all CPUs this process may use.
     engine: "auto" takes the fastest way for each layer, tried while the session opens; "dense" takes only kernels
         that do not skip zeros, from weights of 2 bits; "unpacked" these with their weights as bytes, where that can
-        pay; "gather" and "baked" those that skip zeros, without and with machine code made for the weights, for every
-        ternary convolution that they can run; "reference" the plain loops that define the result.
+        pay; "gather" and "baked" those that skip zeros, without and with machine code made for the weights; "winograd"
+        those that save products of 3x3 convolutions; each for every ternary convolution that it can run; "reference"
+        the plain loops that define the result.
     code_limit: bytes of machine code that the session may make; None: 64 MiB, 0: none.
     tuned: a file that keeps what "auto" found, so that the next session opens without trying. It is made where it is
         missing, and made anew where it belongs to another network, CPU, version or number of threads; `session.tuned`
@@ -209,6 +212,7 @@ class Session:
                     dense_microseconds=info.dense_nanoseconds / 1e3 or None,
                     unpacked_microseconds=info.unpacked_nanoseconds / 1e3 or None,
                     gather_microseconds=info.gather_nanoseconds / 1e3 or None,
+                    winograd_microseconds=info.winograd_nanoseconds / 1e3 or None,
                     baked_microseconds=info.baked_nanoseconds / 1e3 or None,
                     measured_microseconds=_measured(info) / 1e3 or None,
                     predicted_microseconds=self._lib.tk_session_step_predicted(self._handle, i) / 1e3 or None,
