@@ -46,9 +46,9 @@ class StepInfo:
     """One step of the plan (several nodes may be fused into one). Shapes are of one image.
 
     code_bytes: machine code made for the step, 0 where it has none.
-    dense_microseconds, unpacked_microseconds, gather_microseconds, winograd_microseconds, baked_microseconds: an image on
-        one thread in each way to run a ternary convolution, as timed when the session was opened; None where it was not
-        tried.
+    dense_microseconds, unpacked_microseconds, gather_microseconds, winograd_microseconds, baked_microseconds: an image
+        on one thread in each way to run a ternary convolution, as timed when the session was opened; None where it was
+        not tried.
     measured_microseconds, predicted_microseconds: the same of the kernel that runs a single image, and what the cost
         model says of it; None for steps that are no ternary layers.
     """
