@@ -19,6 +19,7 @@ namespace {
 
 constexpr double kTileRate = 350, kDenseRate = 115, kNarrowRate = 50;  // multiply-adds a cycle of AMX, of AVX512-VNNI, of the others
 constexpr double kClearly = 0.92;  // machine code and unpacked weights have to win by so much: they take room in the caches from others
+constexpr double kBakedEstimate = 1.15;  // of machine code is too slow by so much beside that of Winograd's
 constexpr int64_t kMostUnpacked = 1 << 24;  // weights of a layer: as bytes, more would come from memory each time
 constexpr double kAlways = std::numeric_limits<double>::infinity();
 constexpr int64_t kSparsePixels = 8;  // of an image, below which the memory of the weights decides, and dense ones are the smallest
@@ -225,8 +226,9 @@ void ConvStep::add_ways(const StepContext& context, const Conv& conv, const Wind
   if (tried || options.engine == Engine::unpacked) add_unpacked(weights);
   if (options.engine == Engine::unpacked) keep(Choice::unpacked);
   if (tried || options.engine == Engine::gather) gather_ = GatherConv::make(args_, weights, isa, !tried);
-  const double rival = tried ? predicted_cycles() : kAlways;
+  double rival = tried ? predicted_cycles() : kAlways;
   if (tried || options.engine == Engine::winograd) winograd_ = WinogradConv::make(args_.shape, weights, isa, rival);
+  if (winograd_) rival = std::min(rival, kBakedEstimate * WinogradConv::cycles(args_.shape));
   if (tried || options.engine == Engine::baked) baked_ = BakedConv::make(args_.shape, pads, weights, isa, *context.code_left, rival);
   if (baked_) *context.code_left -= baked_->code_bytes();
 }
