@@ -30,6 +30,7 @@ struct Strip {
   const ConvArgs* args;
   const Runs* runs;
   const uint8_t* weights;
+  const uint8_t* ahead;              // weights to ask for meanwhile, a line a block: those of the next strip
   int64_t output, outputs, vectors;  // first output channel, how many
   bool ternary;
   int64_t word_blocks;  // how many blocks' sums int16 holds, see words.h; 0: sums are int32 all along

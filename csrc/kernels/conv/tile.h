@@ -73,10 +73,11 @@ template <int PX, int OV, template <int, int> class Weights>
 struct Walk {
   static constexpr int S = kSumsOf<OV>, kWays = S / OV, kBlockQuads = 4 / OV;
   const uint8_t* x[PX];
+  const uint8_t* ahead;
   Weights<PX, S> weights;
   I w[S];
 
-  Walk(const Strip& strip, const uint8_t* const* pixels) : weights(strip.weights) {
+  Walk(const Strip& strip, const uint8_t* const* pixels) : ahead(strip.ahead), weights(strip.weights) {
     TRITKIT_UNROLL
     for (int p = 0; p < PX; ++p) {
       x[p] = pixels[p];
@@ -87,6 +88,10 @@ struct Walk {
   // The block at byte `at` of every pixel.
   template <class AnySums>
   void block(AnySums& sums, int64_t at) {
+    if constexpr (!kFewSums<PX, S>) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += kVectorBytes;
+    }
     weights.template read<0>(w);
     sums.step(x, at, w);
     if constexpr (S == 2) {
@@ -192,27 +197,31 @@ Accumulate pick_tile(const Strip& strip, int64_t pixels) {
 #include "kernels/conv/cursor.h"
 #include "kernels/conv/epilogue.h"
 
+// `bytes` of weights: a strip's, and the next one's if there is one. Each tile asks for every fourth part of these in turn, as bytes are
+// four lines a block; they come from the third cache in deep layers, while the strip's own have come nearer by its first tile.
 template <int OV>
-void run_strip_of(const Strip& strip, int64_t group_offset, const ConvRange& range) {
+void run_strip_of(Strip& strip, int64_t bytes, int64_t group_offset, const ConvRange& range) {
+  const uint8_t* const next = strip.ahead;
   const int64_t widest = strip.runs->scattered ? 1 : kPixelsOf<OV>;
   const Finish finish = pick_finish(strip);
   Accumulate accumulate_tile = pick_tile<OV>(strip, widest);
   Cursor<kPixelsOf<OV>> cursor(*strip.args, group_offset, range.pixel_begin);
   alignas(64) int32_t sums[kPixels * kSums * kLanes];
   Pixels pixels;
-  for (int64_t p = range.pixel_begin; p < range.pixel_end;) {
+  for (int64_t p = range.pixel_begin, tile = 0; p < range.pixel_end;) {
     const int64_t left = range.pixel_end - p, count = left < widest ? left : widest;
     if (count < widest) accumulate_tile = pick_tile<OV>(strip, count);
     cursor.next(pixels, count);
+    strip.ahead = next + tile++ % 4 * (bytes / 4);
     accumulate_tile(strip, pixels.x, sums);
     finish(strip, pixels, count, sums);
     p += count;
   }
 }
 
-void run_strip(const Strip& strip, int64_t group_offset, const ConvRange& range) {
-  if (strip.vectors == 1) return run_strip_of<1>(strip, group_offset, range);
-  strip.vectors == 2 ? run_strip_of<2>(strip, group_offset, range) : run_strip_of<kSums>(strip, group_offset, range);
+void run_strip(Strip& strip, int64_t bytes, int64_t group_offset, const ConvRange& range) {
+  if (strip.vectors == 1) return run_strip_of<1>(strip, bytes, group_offset, range);
+  strip.vectors == 2 ? run_strip_of<2>(strip, bytes, group_offset, range) : run_strip_of<kSums>(strip, bytes, group_offset, range);
 }
 
 // Strips over many pixels are decoded once, into memory near the core, where their tiles are too small to hide the decoding.
@@ -260,7 +269,9 @@ void run_panel(const ConvArgs& a, const ConvRange& range, int64_t index) {
     if (ternary && many && 4 * blocks * kVectorBytes <= Vector::kDecodedBytes) {
       strip.vectors > 2 ? decode_ahead<kSums>(strip, blocks, decoded) : decode_ahead<2>(strip, blocks, decoded);
     }
-    run_strip(strip, conv_group_begin(a.shape, panel.group), range);
+    const bool last = done + strip.outputs == panel.outputs && index + 1 == range.panel_end;
+    strip.ahead = weights + (last ? 0 : bytes);
+    run_strip(strip, bytes, conv_group_begin(a.shape, panel.group), range);
     weights += bytes;
   }
 }

@@ -250,7 +250,8 @@ void GatherConv::run(const ConvArgs& args, const ConvRange& range) const {
 #if defined(__x86_64__)
   for (int64_t p = range.panel_begin; p < range.panel_end; ++p) {
     const GatherPanel& panel = panels_[static_cast<size_t>(p)];
-    run_gather_avx512vnni({args, panel, strips_.data() + panel.strip, steps_.data(), data_.data(), range.pixel_begin, range.pixel_end});
+    const uint8_t* const next = p + 1 < range.panel_end ? data_.data() + strips_[static_cast<size_t>(panels_[static_cast<size_t>(p + 1)].strip)].data : nullptr;
+    run_gather_avx512vnni({args, panel, strips_.data() + panel.strip, steps_.data(), data_.data(), next, range.pixel_begin, range.pixel_end});
   }
 #else
   (void)args, (void)range;

@@ -70,6 +70,7 @@ struct GatherWork {
   const GatherStrip* strips;  // of the panel
   const GatherStep* steps;
   const uint8_t* data;
+  const uint8_t* next;  // of the panel that runs afterwards, null at the end
   int64_t pixel_begin, pixel_end;
 };
 void run_gather_avx512vnni(const GatherWork& work);

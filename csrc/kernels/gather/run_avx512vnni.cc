@@ -18,7 +18,7 @@ namespace {
 
 using I = Vector::I;
 constexpr int kLanes = Vector::kLanes, kSums = Vector::kSums, kPixels = 14, kPanel = kLanes * kSums;
-constexpr int kAhead = 8192;  // bytes of rounds that are asked for ahead: they come from the third cache in deep layers
+constexpr int kAhead = 8192;  // bytes of rounds that the last panel asks for ahead: they come from the third cache in deep layers
 
 inline I shuffle(I bytes, I index) {
   I result;
@@ -69,9 +69,9 @@ inline I bytes_of(const GatherStep& step, const uint8_t* pixel) {
   return step.other_mask ? _mm512_mask_loadu_epi8(bytes, step.other_mask, pixel + step.other) : bytes;
 }
 
-// A strip of PX pixels; sums: [pixel][outputs of the panel], `row` of them.
+// A strip of PX pixels; sums: [pixel][outputs of the panel], `row` of them. Asks for a line of `ahead` a round.
 template <int PX>
-void accumulate(const GatherWork& work, const GatherStrip& strip, const uint8_t* const* pixels, I bias, int32_t* sums, int64_t row) {
+void accumulate(const GatherWork& work, const GatherStrip& strip, const uint8_t* ahead, const uint8_t* const* pixels, I bias, int32_t* sums, int64_t row) {
   I acc[PX], x[PX];
   TRITKIT_UNROLL
   for (int p = 0; p < PX; ++p) acc[p] = bias;
@@ -90,8 +90,8 @@ void accumulate(const GatherWork& work, const GatherStrip& strip, const uint8_t*
     for (; data != last; data += kGatherRoundBytes) {
       const I index = Vector::load(data), weights = Vector::load(data + 64);
       if (PX > 4) {  // fewer would only wait for the prefetches
-        _mm_prefetch(reinterpret_cast<const char*>(data + kAhead), _MM_HINT_T1);
-        _mm_prefetch(reinterpret_cast<const char*>(data + kAhead + 64), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
+        ahead += 64;
       }
       TRITKIT_UNROLL
       for (int p = 0; p < PX; ++p) acc[p] = Vector::dot(acc[p], shuffle(x[p], index), weights);
@@ -101,7 +101,7 @@ void accumulate(const GatherWork& work, const GatherStrip& strip, const uint8_t*
   for (int p = 0; p < PX; ++p) Vector::store(sums + p * row, acc[p]);
 }
 
-using Accumulate = void (*)(const GatherWork&, const GatherStrip&, const uint8_t* const*, I, int32_t*, int64_t);
+using Accumulate = void (*)(const GatherWork&, const GatherStrip&, const uint8_t*, const uint8_t* const*, I, int32_t*, int64_t);
 
 constexpr Accumulate kAccumulate[kPixels] = {accumulate<1>, accumulate<2>, accumulate<3>, accumulate<4>,  accumulate<5>,  accumulate<6>,
                                              accumulate<7>, accumulate<8>, accumulate<9>, accumulate<10>, accumulate<11>, accumulate<12>, accumulate<13>, accumulate<14>};
@@ -164,11 +164,15 @@ void run_gather_avx512vnni(const GatherWork& work) {
   Cursor<kPixels> cursor(a, work.panel.group * (a.shape.in_channels / a.shape.groups), work.pixel_begin);
   alignas(64) int32_t sums[kPixels * kPanel];
   Pixels pixels;
+  const int64_t before = static_cast<int64_t>(work.strips[0].data), all = work.next ? work.next - work.data - before : 0;
   for (int64_t p = work.pixel_begin, tiles = (work.pixel_end - p + kPixels - 1) / kPixels; tiles > 0; --tiles) {
     const int64_t count = (work.pixel_end - p + tiles - 1) / tiles;  // tiles of even width
     cursor.next(pixels, count);
     for (int64_t o = 0; o < work.panel.outputs; o += kLanes) {
-      kAccumulate[count - 1](work, work.strips[o / kLanes], pixels.x, writer.bias(o), sums + o, writer.row());
+      const GatherStrip& strip = work.strips[o / kLanes];
+      const int64_t at = static_cast<int64_t>(strip.data), half = (at - before + tiles % 2 * all) / 2;  // of the next panel in turn
+      const uint8_t* const ahead = work.next ? work.next + half : work.data + at + kAhead;
+      kAccumulate[count - 1](work, strip, ahead, pixels.x, writer.bias(o), sums + o, writer.row());
     }
     writer.write(pixels, count, sums);
     p += count;
