@@ -48,7 +48,8 @@ struct Tile {
 // The tiles that cover a range of pixels, row by row and image by image.
 class Tiles {
  public:
-  Tiles(const ConvArgs& args, const ConvRange& range) : a_(args), row_(range.pixel_begin / args.shape.out_w), end_((range.pixel_end - 1) / args.shape.out_w + 1) {}
+  Tiles(const ConvArgs& args, const ConvRange& range)
+      : a_(args), row_(range.pixel_begin / args.shape.out_w), end_((range.pixel_end - 1) / args.shape.out_w + 1) {}
 
   int64_t left() const {
     const int64_t across = (a_.shape.out_w + kTile - 1) / kTile;
