@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tritkit import methods
 from tritkit.errors import UserError
 from tritkit.train import Recipe, load_recipe, make_recipe
 from tritkit.train.recipe import Cosine, Steps
@@ -26,6 +27,8 @@ def test_ours_load(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     assert make_recipe(recipe.model_dump(mode="json")) == recipe  # as the record and the weights keep it
+    if recipe.method is not None:
+        methods.get(recipe.method.name, **recipe.method.parameters)
 
 
 def test_only_what_differs(tmp_path: Path) -> None:

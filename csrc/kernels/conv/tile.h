@@ -197,11 +197,12 @@ Accumulate pick_tile(const Strip& strip, int64_t pixels) {
 #include "kernels/conv/cursor.h"
 #include "kernels/conv/epilogue.h"
 
-// `bytes` of weights: a strip's, and the next one's if there is one. Each tile asks for every fourth part of these in turn, as bytes are
-// four lines a block; they come from the third cache in deep layers, while the strip's own have come nearer by its first tile.
+// `bytes` of weights: a strip's, and the next one's if there is one. These are asked for by each tile, a line a block: all of them where
+// weights have 2 bits, a fourth part in turn where they are bytes. They come from the third cache in deep layers.
 template <int OV>
 void run_strip_of(Strip& strip, int64_t bytes, int64_t group_offset, const ConvRange& range) {
   const uint8_t* const next = strip.ahead;
+  const int64_t part = strip.ternary ? 0 : bytes / 4;
   const int64_t widest = strip.runs->scattered ? 1 : kPixelsOf<OV>;
   const Finish finish = pick_finish(strip);
   Accumulate accumulate_tile = pick_tile<OV>(strip, widest);
@@ -212,7 +213,7 @@ void run_strip_of(Strip& strip, int64_t bytes, int64_t group_offset, const ConvR
     const int64_t left = range.pixel_end - p, count = left < widest ? left : widest;
     if (count < widest) accumulate_tile = pick_tile<OV>(strip, count);
     cursor.next(pixels, count);
-    strip.ahead = next + tile++ % 4 * (bytes / 4);
+    strip.ahead = next + tile++ % 4 * part;
     accumulate_tile(strip, pixels.x, sums);
     finish(strip, pixels, count, sums);
     p += count;
